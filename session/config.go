@@ -1,0 +1,105 @@
+package session
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/iscsimp/iscsimp/pdu"
+)
+
+// Config describes one session. The zero value of each field means the
+// documented default. It is validated and copied by New.
+type Config struct {
+	// InitiatorName is this host's iSCSI name (iqn., eui. or naa.). Required.
+	InitiatorName string
+	// TargetName is the target's iSCSI name. Required unless Discovery.
+	TargetName string
+	// Discovery makes a discovery session: text requests only (RFC 7143 §4.3).
+	Discovery bool
+	// Portal is the address to dial, "host:port". Required.
+	Portal string
+	// ISID is the initiator part of the session identifier (RFC 7143 §4.4.3,
+	// §11.12.5). It must be the same after a restart, and differ between any
+	// two sessions to one portal group. See DeriveISID.
+	ISID [6]byte
+	// TPGT is the portal group tag that discovery gave for the portal;
+	// negative: not known. A login answered with another tag is refused.
+	TPGT int
+
+	// HeaderDigest, DataDigest ask for CRC32C (node.conn[0].iscsi.HeaderDigest).
+	// Default: None.
+	HeaderDigest, DataDigest bool
+	// Operational keys offered (RFC 7143 §13); the names are RFC names.
+	MaxRecvDataSegmentLength uint32 // 512..2^24-1, default 262144
+	MaxBurstLength           uint32 // 512..2^24-1, default 16776192
+	FirstBurstLength         uint32 // 512..2^24-1, default 262144
+	MaxOutstandingR2T        uint16 // default 8
+	InitialR2T               bool   // default No: unsolicited data is welcome
+	NoImmediateData          bool   // default: ImmediateData=Yes
+
+	// CmdsMax bounds the commands in flight (node.session.cmds_max). Default
+	// 128, at most 4096. The target's command window binds besides.
+	CmdsMax int
+
+	LoginTimeout  time.Duration // node.conn[0].timeo.login_timeout: dial and login together; default 10 s
+	LogoutTimeout time.Duration // node.conn[0].timeo.logout_timeout; default 5 s
+	// NoopInterval: an idle connection is pinged this often
+	// (node.conn[0].timeo.noop_out_interval). Default 1 s; negative: never.
+	NoopInterval time.Duration
+	// NoopTimeout: the connection is given up when a ping is outstanding this
+	// long and nothing at all was received meanwhile
+	// (node.conn[0].timeo.noop_out_timeout). Default 2 s.
+	NoopTimeout time.Duration
+	// SuspectAfter: with commands outstanding and nothing received for this
+	// long the observer is told SessionSilent, and a ping is sent. Default 150 ms.
+	SuspectAfter time.Duration
+	// ReconnectMin, ReconnectMax bound the pause before a new dial: it starts
+	// at the minimum, doubles, and is jittered. Defaults 100 ms and 5 s.
+	// After a permanent refusal the pause is ten times the maximum.
+	ReconnectMin, ReconnectMax time.Duration
+
+	// Logger gets state changes; nil: discarded.
+	Logger *slog.Logger
+	// Trace gets every PDU header sent and received; nil: none. It must not keep bhs.
+	Trace func(fromInitiator bool, bhs pdu.BHS)
+}
+
+// Params is what the login settled on.
+type Params struct {
+	HeaderDigest, DataDigest bool
+	MaxRecvDataSegmentLength uint32 // ours: the most the target sends in one PDU
+	MaxSendDataSegmentLength uint32 // the target's: the most we send in one PDU
+	MaxBurstLength           uint32
+	FirstBurstLength         uint32
+	MaxOutstandingR2T        uint16
+	InitialR2T               bool
+	ImmediateData            bool
+	DataPDUInOrder           bool
+	DataSequenceInOrder      bool
+	DefaultTime2Wait         uint16 // seconds
+	DefaultTime2Retain       uint16 // seconds
+	ErrorRecoveryLevel       uint8
+	MaxConnections           uint16
+	TargetPortalGroupTag     int // -1: not told
+	TargetAlias              string
+}
+
+// Stats is a snapshot of a session.
+type Stats struct {
+	State         State
+	Portal        string
+	LocalAddr     string
+	ISID          [6]byte
+	TSIH          uint16
+	TPGT          int
+	Params        Params
+	InFlight      int
+	Room          int    // commands that Submit would take now
+	Logins        uint64 // successful ones
+	Losses        uint64 // logged-in sessions lost
+	LastError     string
+	RetryAt       int64 // loop time of the next dial, 0 = none planned
+	LastReceived  int64 // loop time
+	BytesSent     uint64
+	BytesReceived uint64
+}
