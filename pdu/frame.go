@@ -59,6 +59,12 @@ type Limits struct {
 	MaxData int // largest data segment in bytes: the MaxRecvDataSegmentLength we declared
 }
 
+// BufLen returns the size of a buffer in which every PDU within the limits fits,
+// whatever its digests.
+func (l Limits) BufLen() int {
+	return BHSLen + l.MaxAHS + DigestLen + l.MaxData + PadLen(l.MaxData) + DigestLen
+}
+
 // FrameErrorKind says what is wrong with a PDU as a whole.
 type FrameErrorKind uint8
 
@@ -147,7 +153,7 @@ type PDU struct {
 }
 
 // ReadPDU reads exactly one PDU from r. The result lies in buf when its capacity
-// is large enough, else in new memory; lengths are checked against lim, and the
+// is large enough (Limits.BufLen always is), else in new memory; lengths are checked against lim, and the
 // header against its digest, before memory for them is asked for.
 //
 // The error is io.EOF when r ended before the first byte, io.ErrUnexpectedEOF

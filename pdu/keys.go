@@ -57,12 +57,12 @@ func WalkKeys(data []byte, fn func(key, value []byte) error) error {
 		}
 		end := bytes.IndexByte(rest, 0)
 		if end < 0 {
-			return fmt.Errorf("pdu: text at byte %d: %q… has no closing null byte", off, clip(rest))
+			return fmt.Errorf("pdu: text at byte %d: %q… has no closing null byte", off, keyOnly(rest))
 		}
 		pair := rest[:end:end]
 		key, value, found := bytes.Cut(pair, []byte{'='})
 		if !found {
-			return fmt.Errorf("pdu: text at byte %d: %q is not key=value", off, clip(pair))
+			return fmt.Errorf("pdu: text at byte %d: %q is not key=value", off, keyOnly(pair))
 		}
 		if err := checkKeyName(key); err != nil {
 			return fmt.Errorf("text at byte %d: %w", off, err)
@@ -78,8 +78,12 @@ func WalkKeys(data []byte, fn func(key, value []byte) error) error {
 	return nil
 }
 
-// clip shortens text from a peer for an error message.
-func clip(p []byte) []byte { return p[:min(len(p), MaxKeyLen)] }
+// keyOnly shortens text from a peer for an error message. It leaves out the value,
+// which may be a part of a CHAP exchange.
+func keyOnly(p []byte) []byte {
+	key, _, _ := bytes.Cut(p, []byte{'='})
+	return key[:min(len(key), MaxKeyLen)]
+}
 
 // checkKeyName checks for a standard-label of §6.1: a capital letter, then
 // letters, digits and .-+@_, at most 63 characters. The form X#name, which

@@ -113,7 +113,7 @@ func (t tracer) scsiCommand(v SCSICommandView) tracer {
 	if v.Attr() != AttrSimple {
 		t = t.code("attr", taskAttrNames, uint8(v.Attr()))
 	}
-	t = t.itt(b).num64("lun", v.LUN()).request(b).num32("edtl", v.ExpectedDataLen())
+	t = t.itt(b).anyLUN(v.LUN()).request(b).num32("edtl", v.ExpectedDataLen())
 	return t.hex("cdb", v[32:32+cdbLen(v[32:48])])
 }
 
@@ -127,14 +127,16 @@ func (t tracer) taskMgmt(v TaskMgmtView) tracer {
 func (t tracer) login(v LoginView) tracer {
 	b := BHS(v)
 	t = t.flag("T", v.Transit()).flag("C", v.Continue()).stages(v.Transit(), v.CSG(), v.NSG())
-	return t.versions(v[2], v[3]).hex("isid", v[8:14]).num32("tsih", uint32(v.TSIH())).itt(b).
+	t = t.version("vmax", v.VersionMax()).version("vmin", v.VersionMin())
+	return t.hex("isid", v[8:14]).num32("tsih", uint32(v.TSIH())).itt(b).
 		num32("cid", uint32(v.CID())).request(b)
 }
 
 func (t tracer) loginResponse(v LoginResponseView) tracer {
 	b := BHS(v)
 	t = t.flag("T", v.Transit()).flag("C", v.Continue()).stages(v.Transit(), v.CSG(), v.NSG())
-	t = t.versions(v[2], v[3]).hex("isid", v[8:14]).num32("tsih", uint32(v.TSIH())).itt(b)
+	t = t.version("vmax", v.VersionMax()).version("vactive", v.VersionActive())
+	t = t.hex("isid", v[8:14]).num32("tsih", uint32(v.TSIH())).itt(b)
 	return t.response(b).hex("status", v[36:38])
 }
 
@@ -192,12 +194,12 @@ func (t tracer) num(name string, v uint64) tracer { return strconv.AppendUint(t.
 
 func (t tracer) num32(name string, v uint32) tracer { return t.num(name, uint64(v)) }
 
-// num64 shows a LUN: as a number when it is a single-level one, else all bytes.
-func (t tracer) num64(name string, lun uint64) tracer {
-	if n, ok := simpleLUN(lun); ok {
-		return t.num(name, uint64(n))
+// anyLUN shows a LUN: as a number when it is a plain one, else all eight bytes.
+func (t tracer) anyLUN(lun uint64) tracer {
+	if n, ok := plainLUN(lun); ok {
+		return t.num32("lun", n)
 	}
-	return t.tag(name, uint32(lun>>32)).hex32(uint32(lun))
+	return t.tag("lun", uint32(lun>>32)).hex32(uint32(lun))
 }
 
 func (t tracer) hex(name string, p []byte) tracer { return hex.AppendEncode(t.key(name), p) }
@@ -231,13 +233,12 @@ func (t tracer) stages(transit bool, csg, nsg Stage) tracer {
 	return t.code("nsg", stageNames, uint8(nsg))
 }
 
-// versions shows the two version fields of a Login PDU unless both are 0, the
-// only version there is.
-func (t tracer) versions(highest, second byte) tracer {
-	if highest == 0 && second == 0 {
+// version shows a version unless it is 0, the only one there is.
+func (t tracer) version(name string, v uint8) tracer {
+	if v == 0 {
 		return t
 	}
-	return t.num32("vmax", uint32(highest)).num32("vmin", uint32(second))
+	return t.num32(name, uint32(v))
 }
 
 func (t tracer) itt(b BHS) tracer { return t.tag("itt", b.ITT()) }
@@ -249,7 +250,7 @@ func (t tracer) lun(b BHS) tracer {
 	if b.LUN() == 0 {
 		return t
 	}
-	return t.num64("lun", b.LUN())
+	return t.anyLUN(b.LUN())
 }
 
 // request shows the numbers of an initiator PDU.
@@ -274,21 +275,10 @@ func (t tracer) residual(prefix string, over, under bool, n uint32) tracer {
 	return t
 }
 
-// simpleLUN returns the number in a single-level LUN with peripheral (00b) or flat
-// space (01b) addressing, as in SAM-2 §4.9.
-func simpleLUN(lun uint64) (n uint16, ok bool) {
-	first := uint16(lun >> 48)
-	if lun<<16 != 0 {
-		return 0, false
-	}
-	switch {
-	case first < 0x100: // peripheral addressing, bus 0
-		return first, true
-	case first>>14 == 1:
-		return first & 0x3fff, true
-	default:
-		return 0, false
-	}
+// plainLUN returns the number in a single-level LUN with peripheral addressing on
+// bus 0, as in SAM-2 §4.9: the second byte is the number and all others are 0.
+func plainLUN(lun uint64) (n uint32, ok bool) {
+	return uint32(lun >> 48), lun&^(0xff<<48) == 0
 }
 
 // cdbLen returns the length of a CDB by the group code of its first byte, or 16
