@@ -1,0 +1,308 @@
+package scsi
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// Identity is all that tells one logical unit from another.
+type Identity struct {
+	Designators []Designator // of VPD page 0x83; only those of the unit itself count
+	Serial      string       // of VPD page 0x80, "" if there is none
+	Capacity    Capacity     // zero if not yet read
+	Vendor      string
+	Product     string
+	Revision    string // for show only: firmware changes
+	DeviceType  uint8
+}
+
+// UnitDesignators returns the designators that name the unit itself, which are
+// the same on every path.
+func UnitDesignators(list []Designator) []Designator {
+	var unit []Designator
+	for _, d := range list {
+		if d.Association == AssociationUnit {
+			unit = append(unit, d)
+		}
+	}
+	return unit
+}
+
+// Strength says how much an identity proves.
+type Strength uint8
+
+// The strengths.
+const (
+	None   Strength = iota // nothing at all
+	Weak                   // something others may have too
+	Strong                 // a globally unique designator
+)
+
+// String is the strength in a word.
+func (s Strength) String() string {
+	switch s {
+	case None:
+		return "none"
+	case Weak:
+		return "weak"
+	case Strong:
+		return "strong"
+	}
+	return "strength?"
+}
+
+// Strength says how much the identity proves: Strong with a designator of a
+// registry (NAA 2, 5, 6, EUI-64, UUID, SCSI name string) that names a company
+// and is not left empty; Weak with any other that is not all zeros, or a serial
+// number; else None.
+func (a Identity) Strength() Strength {
+	best := None
+	if meaningful([]byte(a.Serial)) {
+		best = Weak
+	}
+	for _, d := range UnitDesignators(a.Designators) {
+		if d.strong() {
+			return Strong
+		}
+		if d.weak() {
+			best = Weak
+		}
+	}
+	return best
+}
+
+// weak reports whether d says something about the unit that is not unique by
+// rule. Relative ports and groups say nothing about it.
+func (d Designator) weak() bool {
+	if d.Association != AssociationUnit || d.strong() {
+		return false
+	}
+	switch d.Type {
+	case DesignatorRelativePort, DesignatorPortGroup, DesignatorUnitGroup, DesignatorProtocol:
+		return false
+	}
+	return meaningful(d.ID)
+}
+
+// meaningful reports whether an identifier is more than filling.
+func meaningful(id []byte) bool {
+	return len(id) > 0 && !uniform(id) && cleanString(id) != ""
+}
+
+// Name is the best identifier for people and logs: a strong designator if there
+// is one, NAA first, else the serial number, else a weak designator, else "".
+func (a Identity) Name() string {
+	unit := UnitDesignators(a.Designators)
+	rank := func(d Designator) int {
+		if d.strong() {
+			return map[DesignatorType]int{DesignatorNAA: 0, DesignatorEUI64: 1, DesignatorUUID: 2}[d.Type] + strongNameRank(d)
+		}
+		if d.weak() {
+			return 8
+		}
+		return 9
+	}
+	slices.SortStableFunc(unit, func(x, y Designator) int { return cmp.Compare(rank(x), rank(y)) })
+	switch {
+	case len(unit) > 0 && rank(unit[0]) < 8:
+		return unit[0].String()
+	case a.Serial != "":
+		return "serial." + a.Serial
+	case len(unit) > 0 && rank(unit[0]) == 8:
+		return unit[0].String()
+	}
+	return ""
+}
+
+// strongNameRank puts name strings after the binary designators.
+func strongNameRank(d Designator) int {
+	if d.Type == DesignatorName {
+		return 3
+	}
+	return 0
+}
+
+// String is the name, what the unit is, and its size.
+func (a Identity) String() string {
+	name := a.Name()
+	if name == "" {
+		name = "unit without a name"
+	}
+	return fmt.Sprintf("%s (%s %s, %s)", name, a.Vendor, a.Product, a.Capacity)
+}
+
+// Match is the result of SameUnit.
+type Match uint8
+
+// The results.
+const (
+	Unproven  Match = iota // nothing contradicts, but a second proof is needed
+	Same                   // it is the same logical unit
+	Different              // they are different units, or not safely the same
+)
+
+// String is the result in a word.
+func (m Match) String() string {
+	switch m {
+	case Unproven:
+		return "unproven"
+	case Same:
+		return "same"
+	case Different:
+		return "different"
+	}
+	return "match?"
+}
+
+// SameUnit judges whether a and b, seen over two paths or at two times, are one
+// logical unit, and says why in words. It is symmetric.
+//
+//   - Different: device type, size, or a designator that should agree, does not.
+//   - Same: a strong designator agrees, no strong one contradicts, the size agrees,
+//     and neither serial number nor product contradicts.
+//   - Unproven: anything else. The caller needs a second proof, such as the
+//     same target name and LUN, before it reads or writes.
+func SameUnit(a, b Identity) (Match, string) {
+	if a.DeviceType != b.DeviceType {
+		return Different, fmt.Sprintf("device type %d and %d", min(a.DeviceType, b.DeviceType), max(a.DeviceType, b.DeviceType))
+	}
+	if reason := sizeConflict(a.Capacity, b.Capacity); reason != "" {
+		return Different, reason
+	}
+	ua, ub := UnitDesignators(a.Designators), UnitDesignators(b.Designators)
+	strong := compareDesignators(ua, ub, Designator.strong)
+	if strong.conflict != "" {
+		return Different, strong.conflict
+	}
+	doubt := softConflict(a, b)
+	if strong.agreed == "" {
+		return weakMatch(a, b, ua, ub, doubt)
+	}
+	switch {
+	case doubt != "":
+		return Unproven, strong.agreed + " agrees, but " + doubt
+	case !a.Capacity.Known() || !b.Capacity.Known():
+		return Unproven, strong.agreed + " agrees, but the capacity is not known"
+	}
+	return Same, strong.agreed + " and capacity agree"
+}
+
+// weakMatch judges identities without a strong designator in common.
+func weakMatch(a, b Identity, ua, ub []Designator, doubt string) (Match, string) {
+	if doubt != "" {
+		return Different, doubt
+	}
+	weak := compareDesignators(ua, ub, func(d Designator) bool { return d.weak() && d.Type != DesignatorVendor })
+	switch {
+	case weak.conflict != "":
+		return Different, weak.conflict
+	case weak.agreed != "":
+		return Unproven, "only " + weak.agreed + " agrees, which is not unique by rule"
+	case a.Serial != "" && a.Serial == b.Serial:
+		return Unproven, "only the serial number agrees, which is not unique by rule"
+	case a.Strength() == Strong && b.Strength() == Strong:
+		return Unproven, "the designators are of different kinds"
+	}
+	return Unproven, "no designator in common"
+}
+
+// sizeConflict is the contradiction between two capacities, or "". Fields that
+// a controller may leave out (provisioning, alignment) do not count.
+func sizeConflict(a, b Capacity) string {
+	if !a.Known() || !b.Known() {
+		return ""
+	}
+	if a.BlockSize != b.BlockSize {
+		return fmt.Sprintf("block size %d and %d", min(a.BlockSize, b.BlockSize), max(a.BlockSize, b.BlockSize))
+	}
+	if a.LastLBA != b.LastLBA {
+		return fmt.Sprintf("capacity %d and %d blocks", min(a.Blocks(), b.Blocks()), max(a.Blocks(), b.Blocks()))
+	}
+	return ""
+}
+
+// softConflict is a contradiction that a strong designator in common leaves
+// explainable (a controller's own serial number, a product renamed by a firmware
+// update) but that needs a second proof, or "".
+func softConflict(a, b Identity) string {
+	for _, f := range []struct{ name, a, b string }{
+		{"serial number", a.Serial, b.Serial},
+		{"vendor", a.Vendor, b.Vendor},
+		{"product", a.Product, b.Product},
+	} {
+		if f.a != "" && f.b != "" && f.a != f.b {
+			return fmt.Sprintf("%s %q and %q", f.name, min(f.a, f.b), max(f.a, f.b))
+		}
+	}
+	return ""
+}
+
+// comparison is what two lists of designators say about each other.
+type comparison struct {
+	agreed   string // the designator both have, "" if none
+	conflict string // why they contradict, "" if they do not
+}
+
+// compareDesignators compares the designators that count. Each kind that both
+// sides have must have one in common, or they contradict.
+func compareDesignators(a, b []Designator, counts func(Designator) bool) comparison {
+	var c comparison
+	for _, x := range a {
+		if !counts(x) {
+			continue
+		}
+		var rival *Designator
+		common := false
+		for i, y := range b {
+			switch {
+			case !counts(y) || kindOf(x) != kindOf(y):
+			case x.Equal(y):
+				common = true
+			default:
+				rival = &b[i]
+			}
+		}
+		switch {
+		case common && (c.agreed == "" || x.String() < c.agreed):
+			c.agreed = x.String()
+		case !common && rival != nil && !shareKind(a, b, kindOf(x), counts):
+			c.conflict = fmt.Sprintf("designators %s and %s", min(x.String(), rival.String()), max(x.String(), rival.String()))
+		}
+	}
+	return c
+}
+
+// shareKind reports whether a and b have a designator of the kind in common.
+func shareKind(a, b []Designator, k designatorKind, counts func(Designator) bool) bool {
+	for _, x := range a {
+		if !counts(x) || kindOf(x) != k {
+			continue
+		}
+		if slices.ContainsFunc(b, func(y Designator) bool { return counts(y) && x.Equal(y) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// designatorKind groups the designators of which one must agree.
+type designatorKind struct {
+	typ    DesignatorType
+	naa    uint8 // NAA formats name different things
+	length int   // so do EUI-64 identifiers of different length
+}
+
+// kindOf returns the kind of d.
+func kindOf(d Designator) designatorKind {
+	k := designatorKind{typ: d.Type}
+	switch d.Type {
+	case DesignatorNAA:
+		if len(d.ID) > 0 {
+			k.naa = d.ID[0] >> 4
+		}
+	case DesignatorEUI64:
+		k.length = len(d.ID)
+	}
+	return k
+}
