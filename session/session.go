@@ -1,24 +1,21 @@
 // Package session is one iSCSI session (RFC 7143): login, the command window,
-// data transfer, keep-alive, and recovery at ErrorRecoveryLevel 0. 
+// data transfer, keep-alive, and recovery at ErrorRecoveryLevel 0.
+//
+// The core does no I/O: bytes, commands and time go in; bytes to send,
+// completions and timers come out. It has no goroutine, socket, clock or lock,
+// belongs to one loop, and is run by either of the loop's drivers. What does not
+// belong here: what a SCSI command means (package scsi), which path to use and
+// what to do with a command whose outcome is unknown (package mpio).
 package session
 
 import (
+	"errors"
+	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/iscsimp/iscsimp/internal/loop"
-)
-
-// State is a session's state.
-type State uint8
-
-// free → login → logged-in → recovering → login | failed; closing → closed from anywhere.
-const (
-	StateFree       State = iota // made, not started
-	StateLogin                   // dialing or logging in
-	StateLoggedIn                // full-feature phase
-	StateRecovering              // lost; waiting to dial again
-	StateClosing                 // logout is under way
-	StateClosed                  // over; never comes back
+	"github.com/iscsimp/iscsimp/internal/serial"
 )
 
 // Up tells the observer about a login that succeeded.
@@ -30,13 +27,12 @@ type Up struct {
 	Reinstated bool
 	// First is true for the first login of this Session.
 	First bool
-	TPGT  uint16
+	TPGT  int // portal group tag, -1 if the target did not tell
 	TSIH  uint16
 }
 
-// Observer is told about changes. All calls come on the loop, never from
-// inside a method of the session that the observer itself called, and may call
-// back into the session.
+// Observer is told about changes. All calls come on the loop and may call back
+// into the session.
 type Observer interface {
 	// SessionUp: commands are accepted from now on.
 	SessionUp(s *Session, up Up)
@@ -56,10 +52,12 @@ type Observer interface {
 // Env is what the session asks of the world. Implemented over a loop by Driver
 // and by fakes in tests. All calls come on the loop.
 type Env interface {
+	// Now is the monotonic time in nanoseconds.
 	Now() int64
-	// Dial asks for a connection to the session's portal. The answer is one
+	// Dial asks for a connection to portal, to be served by h. The answer is one
 	// call of Connected or DialFailed, later, on the loop, unless CancelDial came.
 	Dial(portal string, timeout time.Duration, h loop.Handler)
+	// CancelDial withdraws the Dial under way.
 	CancelDial()
 	// SetTimer asks for one call of Tick at the given time, replacing the one before; 0 = none.
 	SetTimer(at int64)
@@ -67,25 +65,223 @@ type Env interface {
 	Jitter() float64
 }
 
-/* Contract, implemented in this package (all only on the loop):
+// Session is one iSCSI session. Not safe for concurrent use: every method must
+// be called on the loop it belongs to.
+type Session struct {
+	cfg Config
+	env Env
+	obs Observer
+	log *slog.Logger
 
-func New(cfg Config, env Env, obs Observer) (*Session, error)
-func (s *Session) Start()                    // dial and log in; then keep the session alive for ever
-func (s *Session) Room() int                 // commands that Submit takes now: min(window, CmdsMax-inflight); 0 unless logged in
-func (s *Session) Submit(c *Command) bool    // false: no room, c stays the caller's
-func (s *Session) Detach(c *Command) bool    // takes an in-flight command back: its buffer is never touched again, late data is
-                                             // discarded, CommandDone never comes. false for a write whose data may still be needed: Drop then.
-func (s *Session) Drop(err *Error)           // give the connection up now (RST): commands complete with err, then recovery
-func (s *Session) RetryNow()                 // dial at once instead of at RetryAt
-func (s *Session) Close()                    // no new commands; Logout, bounded; then SessionClosed. In-flight commands: completed or failed first
-func (s *Session) Oldest() int64             // SubmittedAt of the oldest command in flight, 0 = none   (O(1) or cheap)
-func (s *Session) Stats() Stats
-func (s *Session) SendTargets(done func([]TargetInfo, *Error)) // discovery sessions
-type TargetInfo struct { Name string; Portals []PortalInfo }; type PortalInfo struct { Address string; TPGT int }
-func DeriveISID(parts ...string) [6]byte     // type 10b, from a hash
+	state State
+	conn  *conn // the connection in use or being made; nil while waiting
+	tasks taskTable
 
-type Driver: Env over a loop:
-func NewDriver(l loop.Loop, dial func(ctx context.Context, network, address string) (net.Conn, error)) *Driver   // one per session
-func (d *Driver) Bind(s *Session)
+	// Command numbering (RFC 7143 §4.2.2.1), per session.
+	cmdSN, expCmdSN, maxCmdSN uint32
 
-*/
+	params Params
+	tsih   uint16
+	tpgt   int
+
+	// Login and recovery.
+	minimal   bool   // the target closed on the full set of keys
+	redirect  string // dial here instead of the portal, once
+	redirects int
+	deadline  int64 // of the login or logout under way
+	retryAt   int64
+	backoff   time.Duration
+	waitFloor time.Duration // Time2Wait asked for by the target
+	lastErr   *Error
+
+	// Keep-alive.
+	lastRecv, lastTaken int64
+	ping                *task
+	silent              bool
+	timerAt             int64
+
+	logins, losses           uint64
+	bytesSent, bytesReceived uint64
+	text                     *textExchange
+	logoutAt                 int64 // the target asked for a logout: not later than this
+}
+
+// New makes a session from cfg; env and obs must not be nil. It does nothing until Start.
+func New(cfg Config, env Env, obs Observer) (*Session, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return &Session{
+		cfg: cfg, env: env, obs: obs, log: cfg.Logger,
+		tasks: newTaskTable(cfg.CmdsMax + extraTasks),
+		tpgt:  cfg.TPGT,
+	}, nil
+}
+
+// Start dials and logs in, and from then on keeps the session alive until
+// Close. A second call does nothing.
+func (s *Session) Start() {
+	if s.state == StateFree {
+		s.to(evStart)
+		s.dial()
+	}
+}
+
+// State is the session's state.
+func (s *Session) State() State { return s.state }
+
+// Room is the number of commands Submit takes now: what the target's command
+// window (RFC 7143 §4.2.2.1) and CmdsMax leave; 0 unless logged in.
+func (s *Session) Room() int {
+	if s.state != StateLoggedIn || s.conn.dead || s.logoutAt != 0 || s.cfg.Discovery {
+		return 0
+	}
+	window := serial.Diff(s.maxCmdSN+1, s.cmdSN)
+	return max(0, min(int(window), s.cfg.CmdsMax-s.tasks.scsi))
+}
+
+// Oldest is the time the oldest unanswered command was submitted, 0 if there is none.
+func (s *Session) Oldest() int64 {
+	for t := s.tasks.first(); t != nil; {
+		if t.kind == taskSCSI && t.cmd != nil {
+			return t.at
+		}
+		if t.newer == 0 {
+			break
+		}
+		t = &s.tasks.slots[t.newer-1]
+	}
+	return 0
+}
+
+// Stats is a snapshot.
+func (s *Session) Stats() Stats {
+	st := Stats{
+		State: s.state, Portal: s.cfg.Portal, ISID: s.cfg.ISID, TSIH: s.tsih, TPGT: s.tpgt,
+		Params: s.params, InFlight: s.tasks.scsi, Room: s.Room(),
+		Logins: s.logins, Losses: s.losses, RetryAt: s.retryAt, LastReceived: s.lastRecv,
+		BytesSent: s.bytesSent, BytesReceived: s.bytesReceived,
+	}
+	if s.lastErr != nil {
+		st.LastError = s.lastErr.Error()
+	}
+	if c := s.conn; c != nil && c.stream != nil && c.stream.LocalAddr() != nil {
+		st.LocalAddr = c.stream.LocalAddr().String()
+	}
+	return st
+}
+
+// Drop gives the connection up now: it is reset, every command completes with
+// err, and the session recovers. Commands complete later, not from inside Drop.
+func (s *Session) Drop(err *Error) {
+	if s.conn != nil && (s.state == StateLoggedIn || s.state == StateClosing) {
+		s.conn.abort(err)
+	}
+}
+
+// RetryNow dials at once if the session waits to do so.
+func (s *Session) RetryNow() {
+	if s.state == StateRecovering {
+		s.backoff = 0
+		s.dialNow()
+	}
+}
+
+// Close ends the session: commands in flight are given up unless the caller
+// waited for them, a Logout is sent, and SessionClosed follows, not later than
+// LogoutTimeout from now.
+func (s *Session) Close() {
+	switch s.state {
+	case StateClosing, StateClosed:
+		return
+	case StateLoggedIn:
+		s.to(evClose)
+		s.deadline = s.env.Now() + int64(s.cfg.LogoutTimeout)
+		s.sendLogout()
+		s.rearm()
+	case StateLogin:
+		s.to(evClose)
+		s.deadline = s.env.Now() + int64(s.cfg.LogoutTimeout)
+		if s.conn.stream == nil {
+			s.env.CancelDial()
+			s.conn = nil
+			s.closed()
+			return
+		}
+		s.conn.abort(s.err(KindClosed, "closed during login"))
+	default:
+		s.to(evClose)
+		s.closed()
+	}
+}
+
+func (s *Session) closed() {
+	s.conn = nil
+	s.env.SetTimer(0)
+	s.to(evClosed)
+	s.obs.SessionClosed(s)
+}
+
+func (s *Session) err(k Kind, format string, args ...any) *Error {
+	return &Error{Kind: k, Portal: s.cfg.Portal, Msg: fmt.Sprintf(format, args...)}
+}
+
+// withDefaults validates cfg and fills in the defaults.
+func (cfg Config) withDefaults() (Config, error) {
+	if cfg.InitiatorName == "" {
+		return cfg, errors.New("session: no initiator name")
+	}
+	if cfg.TargetName == "" && !cfg.Discovery {
+		return cfg, errors.New("session: no target name")
+	}
+	if cfg.Portal == "" {
+		return cfg, errors.New("session: no portal")
+	}
+	for _, f := range []struct {
+		name   string
+		v      *uint32
+		def    uint32
+		lo, hi uint32
+	}{
+		{"MaxRecvDataSegmentLength", &cfg.MaxRecvDataSegmentLength, 262144, 512, 1<<24 - 1},
+		{"MaxBurstLength", &cfg.MaxBurstLength, 16776192, 512, 1<<24 - 1},
+		{"FirstBurstLength", &cfg.FirstBurstLength, 262144, 512, 1<<24 - 1},
+	} {
+		if *f.v == 0 {
+			*f.v = f.def
+		}
+		if *f.v < f.lo || *f.v > f.hi {
+			return cfg, fmt.Errorf("session: %s is %d, must be from %d to %d", f.name, *f.v, f.lo, f.hi)
+		}
+	}
+	cfg.FirstBurstLength = min(cfg.FirstBurstLength, cfg.MaxBurstLength)
+	if cfg.MaxOutstandingR2T == 0 {
+		cfg.MaxOutstandingR2T = 8
+	}
+	if cfg.CmdsMax == 0 {
+		cfg.CmdsMax = 128
+	}
+	if cfg.CmdsMax < 1 || cfg.CmdsMax > maxTasks {
+		return cfg, fmt.Errorf("session: CmdsMax is %d, must be from 1 to %d", cfg.CmdsMax, maxTasks)
+	}
+	for _, d := range []struct {
+		v   *time.Duration
+		def time.Duration
+	}{
+		{&cfg.LoginTimeout, 10 * time.Second}, {&cfg.LogoutTimeout, 5 * time.Second},
+		{&cfg.NoopInterval, time.Second}, {&cfg.NoopTimeout, 2 * time.Second},
+		{&cfg.SuspectAfter, 150 * time.Millisecond},
+		{&cfg.ReconnectMin, 100 * time.Millisecond}, {&cfg.ReconnectMax, 5 * time.Second},
+	} {
+		if *d.v == 0 {
+			*d.v = d.def
+		}
+	}
+	cfg.ReconnectMax = max(cfg.ReconnectMax, cfg.ReconnectMin)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	cfg.Logger = cfg.Logger.With("portal", cfg.Portal)
+	return cfg, nil
+}

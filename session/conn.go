@@ -1,0 +1,168 @@
+package session
+
+import (
+	"errors"
+	"io"
+
+	"github.com/iscsimp/iscsimp/internal/loop"
+	"github.com/iscsimp/iscsimp/pdu"
+	"github.com/iscsimp/iscsimp/session/login"
+)
+
+// phase is where a connection stands.
+type phase uint8
+
+const (
+	phaseLogin phase = iota
+	phaseFull
+)
+
+// conn is one connection of a session: it implements loop.Handler, so that a
+// driver can feed it bytes and fetch bytes from it. A new one is made for every dial.
+// Today a session has one at a time; what is per connection in RFC 7143 (StatSN, digests, CID, the task's
+// allegiance) is kept here, what is per session in Session.
+type conn struct {
+	s      *Session
+	stream loop.Stream
+	phase  phase
+	// dead is set once the connection is given up: nothing received on it counts any more.
+	dead    bool
+	reason  *Error // why, if this side gave it up
+	heard   bool   // a Login Response came
+	digests pdu.Digests
+	cid     uint16
+
+	expStatSN uint32
+	machine   *login.Machine
+	loginITT  uint32
+
+	in  inbound
+	out outbound
+	// backlog is set while the socket takes less than we have; bytes it takes
+	// then prove that the peer reads.
+	backlog    bool
+	replies    int // answers to pings queued since the send queue was last empty
+	logoutSent bool
+	waiting    int // tasks answered whose data is still in the send queue
+}
+
+func newConn(s *Session) *conn {
+	c := &conn{s: s}
+	c.in.buf = make([]byte, scratchSize)
+	return c
+}
+
+// WriteBuffers implements loop.Handler.
+func (c *conn) WriteBuffers(iov [][]byte) [][]byte { return c.out.buffers(iov) }
+
+// DidWrite implements loop.Handler.
+func (c *conn) DidWrite(n int) {
+	s := c.s
+	c.out.advance(n)
+	s.bytesSent += uint64(n)
+	if c.backlog {
+		s.lastTaken = s.env.Now()
+	}
+	if c.backlog = c.out.pending() > 0; !c.backlog {
+		c.replies = 0
+	}
+	if c.waiting > 0 {
+		c.completeWaiting()
+	}
+}
+
+// Closed implements loop.Handler.
+func (c *conn) Closed(err error) {
+	c.dead = true
+	if c.s.conn != c {
+		return
+	}
+	c.s.connClosed(c, c.closeReason(err))
+}
+
+// closeReason words the end of the connection.
+func (c *conn) closeReason(err error) *Error {
+	if c.reason != nil {
+		return c.reason
+	}
+	var own *Error
+	if errors.As(err, &own) {
+		return own
+	}
+	e := &Error{Kind: KindTransport, Portal: c.s.cfg.Portal, Err: err}
+	if c.phase == phaseLogin && !c.heard {
+		e.Hint = "check that the portal is an iSCSI target, that the target name exists there and lets this initiator in"
+	}
+	switch {
+	case errors.Is(err, io.EOF) && c.phase == phaseLogin && !c.heard:
+		e.Err, e.Msg = nil, "the peer closed the connection in answer to the login"
+	case errors.Is(err, io.EOF):
+		e.Err, e.Msg = nil, "closed by the target"
+	case errors.Is(err, loop.ErrClosed):
+		e.Kind = KindClosed
+	}
+	return e
+}
+
+// header reserves room for one PDU header, with pdu's AppendTo to follow on
+// c.out.chunk.buf; seal queues it, with its digest.
+func (c *conn) header() (start int) { return c.out.room(headerRoom) }
+
+// seal ends the header begun at start.
+func (c *conn) seal(start int) {
+	b := c.out.chunk
+	hdr := b.buf[start:]
+	if t := c.s.cfg.Trace; t != nil {
+		t(true, pdu.BHS(hdr))
+	}
+	if c.digests.Header {
+		var d [4]byte
+		pdu.PutDigest(d[:], pdu.CRC32C(hdr))
+		b.buf = append(b.buf, d[:]...)
+	}
+	c.out.commit(start)
+}
+
+// payload queues a data segment with padding and digest. The bytes are sent
+// from where they lie.
+func (c *conn) payload(p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	c.out.data(p)
+	pad := pdu.PadLen(len(p))
+	if pad == 0 && !c.digests.Data {
+		return
+	}
+	start := c.out.room(8)
+	b := c.out.chunk
+	var zero [4]byte
+	b.buf = append(b.buf, zero[:pad]...)
+	if c.digests.Data {
+		var d [4]byte
+		pdu.PutDigest(d[:], pdu.UpdateCRC32C(pdu.CRC32C(p), zero[:pad]))
+		b.buf = append(b.buf, d[:]...)
+	}
+	c.out.commit(start)
+}
+
+// text queues a small data segment by copying it.
+func (c *conn) text(p []byte) { c.payload(append([]byte(nil), p...)) }
+
+// flush asks the driver to send.
+func (c *conn) flush() {
+	if c.stream != nil {
+		c.stream.Flush()
+	}
+}
+
+// abort gives the connection up.
+func (c *conn) abort(reason *Error) {
+	if c.dead {
+		return
+	}
+	c.dead, c.reason = true, reason
+	if c.stream != nil {
+		c.stream.Abort(reason)
+	}
+}

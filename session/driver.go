@@ -1,0 +1,99 @@
+package session
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"github.com/iscsimp/iscsimp/internal/loop"
+)
+
+// DialFunc makes a connection; net.Dialer.DialContext is one.
+type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
+// Driver runs one session over a loop: it is the session's Env. Dialing, which
+// may have to ask a name server, is done in a goroutine of its own that ends
+// with the dial.
+type Driver struct {
+	loop    loop.Loop
+	dialFn  DialFunc
+	session *Session
+	timer   loop.Timer
+	cancel  context.CancelFunc // the dial under way
+	attempt uint64
+}
+
+// NewDriver makes a driver over l; a nil dial means a net.Dialer.
+func NewDriver(l loop.Loop, dial DialFunc) *Driver {
+	if dial == nil {
+		dial = (&net.Dialer{KeepAlive: -1}).DialContext
+	}
+	d := &Driver{loop: l, dialFn: dial}
+	d.timer.Fn = func() { d.session.Tick() }
+	return d
+}
+
+// Bind names the session the driver serves; once, before Start.
+func (d *Driver) Bind(s *Session) { d.session = s }
+
+// Now implements Env.
+func (d *Driver) Now() int64 { return d.loop.Now() }
+
+// Jitter implements Env.
+func (d *Driver) Jitter() float64 { return rand.Float64() }
+
+// SetTimer implements Env.
+func (d *Driver) SetTimer(at int64) {
+	if at == 0 {
+		d.loop.StopTimer(&d.timer)
+		return
+	}
+	d.loop.SetTimer(&d.timer, at)
+}
+
+// Dial implements Env.
+func (d *Driver) Dial(portal string, timeout time.Duration, h loop.Handler) {
+	d.CancelDial()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	d.attempt++
+	d.cancel = cancel
+	attempt := d.attempt
+	go func() {
+		c, err := d.dialFn(ctx, "tcp", portal)
+		if !d.loop.Post(func() { d.dialed(attempt, c, err, h) }) && c != nil {
+			c.Close()
+		}
+	}()
+}
+
+// CancelDial implements Env.
+func (d *Driver) CancelDial() {
+	if d.cancel != nil {
+		d.cancel()
+		d.cancel = nil
+		d.attempt++
+	}
+}
+
+// dialed hands a connection over to the loop.
+func (d *Driver) dialed(attempt uint64, c net.Conn, err error, h loop.Handler) {
+	if attempt != d.attempt { // canceled meanwhile
+		if c != nil {
+			c.Close()
+		}
+		return
+	}
+	d.cancel()
+	d.cancel = nil
+	if err != nil {
+		d.session.DialFailed(err)
+		return
+	}
+	st, err := d.loop.Attach(c, h)
+	if err != nil {
+		d.session.DialFailed(err)
+		return
+	}
+	d.session.Connected(st)
+}

@@ -1,0 +1,233 @@
+// Package login is the login phase of an iSCSI connection (RFC 7143 §6, §13) as
+// a pure state machine: the target's answers go in, the next request or the
+// outcome comes out. It knows no socket, clock or goroutine, and nothing of the
+// full-feature phase.
+package login
+
+import (
+	"fmt"
+
+	"github.com/iscsimp/iscsimp/pdu"
+)
+
+// Bounds on what a target may make us do before the login counts as failed.
+const (
+	maxRounds = 32       // request/response exchanges
+	maxText   = 64 << 10 // bytes of keys in one (possibly split) response
+)
+
+// Config is what this side brings to the login.
+type Config struct {
+	InitiatorName string
+	TargetName    string // empty for discovery sessions
+	Discovery     bool
+	ISID          [6]byte
+	CID           uint16
+	// TPGT is the portal group tag the portal is expected to have, or -1.
+	TPGT int
+	// Offer holds the values proposed; see DefaultOffer.
+	Offer Offer
+	// Minimal leaves out every operational key that has a usable default. Some
+	// old targets close the connection on a key they do not know.
+	Minimal bool
+}
+
+// Request is a Login Request to be sent: the header (CmdSN and ExpStatSN are
+// the sender's to fill in) and the text.
+type Request struct {
+	Header pdu.Login
+	Text   []byte
+}
+
+// Error is a login that failed on what the target said.
+type Error struct {
+	// Status is the target's status when it refused (class 1, 2 or 3), or 0 when
+	// the target broke the protocol or wants what we do not have.
+	Status pdu.LoginStatus
+	// Redirect is the portal a status of class 1 sends us to ("host:port").
+	Redirect string
+	Msg      string
+	Hint     string
+}
+
+func (e *Error) Error() string {
+	s := e.Msg
+	if e.Status != 0 {
+		s = fmt.Sprintf("%s (status %04x)", s, uint16(e.Status))
+	}
+	if e.Hint != "" {
+		s += "; " + e.Hint
+	}
+	return s
+}
+
+// Machine is one login. Make one with New for each connection.
+type Machine struct {
+	cfg    Config
+	stage  pdu.Stage // the stage our last request was in
+	asked  bool      // our last request asked for the transit to the next stage
+	more   []byte    // text of a response split with the C bit (RFC 7143 §6.2)
+	rounds int
+	first  bool // no complete response seen yet
+
+	neg      negotiator
+	authDone bool // the security stage was passed
+	tsih     uint16
+	done     bool
+}
+
+// New makes a login.
+func New(cfg Config) *Machine {
+	return &Machine{cfg: cfg, first: true, neg: newNegotiator(cfg)}
+}
+
+// First gives the first request: always the security stage, since several
+// targets reinstate a session, or add a connection to one, only in a login that
+// passed it.
+func (m *Machine) First() Request {
+	m.stage, m.asked = pdu.StageSecurity, true
+	var t []byte
+	t = pdu.AppendKey(t, "InitiatorName", m.cfg.InitiatorName)
+	if m.cfg.Discovery {
+		t = pdu.AppendKey(t, "SessionType", "Discovery")
+	} else {
+		if !m.cfg.Minimal {
+			t = pdu.AppendKey(t, "SessionType", "Normal")
+		}
+		t = pdu.AppendKey(t, "TargetName", m.cfg.TargetName)
+	}
+	t = pdu.AppendKey(t, "AuthMethod", "None")
+	return m.request(t)
+}
+
+// Done reports whether the login is complete.
+func (m *Machine) Done() bool { return m.done }
+
+// TSIH is the target's session handle from the final response; 0 from targets
+// that break RFC 7143 §11.13.3.
+func (m *Machine) TSIH() uint16 { return m.tsih }
+
+// SecurityStage reports whether the login went through the security stage.
+func (m *Machine) SecurityStage() bool { return m.authDone }
+
+// Result is what was settled; valid once Done.
+func (m *Machine) Result() Result { return m.neg.result() }
+
+// Step takes one Login Response. When it returns no error and Done is still
+// false, the request it returns must be sent next.
+func (m *Machine) Step(resp pdu.LoginResponse, text []byte) (Request, error) {
+	if m.rounds++; m.rounds > maxRounds {
+		return Request{}, protocolError("the target still negotiates after %d rounds", maxRounds)
+	}
+	if resp.StatusClass != 0 {
+		return Request{}, m.refused(resp, text)
+	}
+	if err := m.checkHeader(resp); err != nil {
+		return Request{}, err
+	}
+	if len(m.more)+len(text) > maxText {
+		return Request{}, protocolError("more than %d bytes of login keys", maxText)
+	}
+	m.more = append(m.more, text...)
+	if resp.Continue {
+		m.asked = false
+		return m.request(nil), nil // RFC 7143 §6.2: an empty request fetches the rest
+	}
+	answers, err := m.takeKeys()
+	if err != nil {
+		return Request{}, err
+	}
+	if resp.Transit {
+		return m.transit(resp, answers)
+	}
+	return m.carryOn(answers), nil
+}
+
+// checkHeader refuses responses that cannot belong to our last request.
+func (m *Machine) checkHeader(resp pdu.LoginResponse) error {
+	switch {
+	case resp.VersionActive != 0:
+		return protocolError("the target speaks iSCSI version %d, this initiator only version 0", resp.VersionActive)
+	case resp.CSG != m.stage:
+		return protocolError("the target answers for login stage %d while stage %d is under way", resp.CSG, m.stage)
+	case resp.Transit && resp.Continue:
+		return protocolError("the target sets both the T and the C bit in a login response")
+	case resp.Transit && !m.asked:
+		return protocolError("the target leaves login stage %d without having been asked to", m.stage)
+	case resp.Transit && resp.NSG != m.nextStage():
+		return protocolError("the target goes to login stage %d instead of %d", resp.NSG, m.nextStage())
+	}
+	return nil
+}
+
+// takeKeys hands the complete text of a response to the negotiator and returns
+// the answers it calls for.
+func (m *Machine) takeKeys() ([]byte, error) {
+	text := m.more
+	m.more = m.more[:0]
+	var answers []byte
+	err := pdu.WalkKeys(text, func(key, value []byte) error {
+		var err error
+		answers, err = m.neg.take(answers, m.stage, string(key), string(value))
+		return err
+	})
+	if err != nil {
+		if e, ok := err.(*Error); ok {
+			return nil, e
+		}
+		return nil, protocolError("login keys cannot be read: %v", err)
+	}
+	if m.first {
+		m.first = false
+		if want, got := m.cfg.TPGT, m.neg.tpgt; want >= 0 && got >= 0 && want != got {
+			return nil, &Error{
+				Msg:  fmt.Sprintf("the portal is in portal group %d, discovery said %d", got, want),
+				Hint: "the target was reconfigured; run discovery again",
+			}
+		}
+	}
+	return answers, nil
+}
+
+func (m *Machine) nextStage() pdu.Stage {
+	if m.stage == pdu.StageSecurity {
+		return pdu.StageOperational
+	}
+	return pdu.StageFullFeature
+}
+
+// transit enters the stage the response agreed to.
+func (m *Machine) transit(resp pdu.LoginResponse, answers []byte) (Request, error) {
+	if resp.NSG == pdu.StageFullFeature {
+		if err := m.neg.finish(); err != nil {
+			return Request{}, err
+		}
+		m.tsih, m.done = resp.TSIH, true
+		return Request{}, nil
+	}
+	m.authDone = true
+	m.stage, m.asked = pdu.StageOperational, true
+	return m.request(m.neg.offer(answers)), nil
+}
+
+// carryOn stays in the stage: the target had something to say first.
+func (m *Machine) carryOn(answers []byte) Request {
+	m.asked = true
+	return m.request(answers)
+}
+
+func (m *Machine) request(text []byte) Request {
+	r := Request{Text: text}
+	r.Header = pdu.Login{
+		Transit: m.asked, CSG: m.stage,
+		ISID: m.cfg.ISID, CID: m.cfg.CID, DataLen: len(text),
+	}
+	if m.asked {
+		r.Header.NSG = m.nextStage()
+	}
+	return r
+}
+
+func protocolError(format string, args ...any) *Error {
+	return &Error{Msg: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,128 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/iscsimp/iscsimp/internal/loop"
+	"github.com/iscsimp/iscsimp/internal/serial"
+	"github.com/iscsimp/iscsimp/pdu"
+	"github.com/iscsimp/iscsimp/session/login"
+)
+
+// maxRedirects bounds how often one login attempt is sent elsewhere.
+const maxRedirects = 4
+
+// beginLogin sends the first Login Request over a fresh connection.
+func (s *Session) beginLogin(c *conn, st loop.Stream) {
+	c.stream = st
+	c.machine = login.New(login.Config{
+		InitiatorName: s.cfg.InitiatorName,
+		TargetName:    s.cfg.TargetName,
+		Discovery:     s.cfg.Discovery,
+		ISID:          s.cfg.ISID,
+		TPGT:          s.cfg.TPGT,
+		Minimal:       s.minimal,
+		Offer: login.Offer{
+			HeaderDigest: s.cfg.HeaderDigest, DataDigest: s.cfg.DataDigest,
+			MaxRecvDataSegmentLength: s.cfg.MaxRecvDataSegmentLength,
+			MaxBurstLength:           s.cfg.MaxBurstLength,
+			FirstBurstLength:         s.cfg.FirstBurstLength,
+			MaxOutstandingR2T:        s.cfg.MaxOutstandingR2T,
+			InitialR2T:               s.cfg.InitialR2T,
+			ImmediateData:            !s.cfg.NoImmediateData,
+			MaxConnections:           1,
+		},
+	})
+	c.sendLogin(c.machine.First())
+}
+
+// sendLogin stamps and sends a Login Request. CmdSN does not advance during
+// login: login requests are immediate (RFC 7143 §11.12.8).
+func (c *conn) sendLogin(r login.Request) {
+	h := r.Header
+	h.ITT, h.CmdSN, h.ExpStatSN = c.loginITT, c.s.cmdSN, c.expStatSN
+	start := c.header()
+	c.out.chunk.buf = h.AppendTo(c.out.chunk.buf)
+	c.seal(start)
+	c.text(r.Text)
+	c.flush()
+}
+
+// loginResponse steps the negotiation.
+func (c *conn) loginResponse(v pdu.LoginResponseView, text []byte) error {
+	s := c.s
+	if v.ITT() != c.loginITT {
+		return c.protocolErr("login response with task tag %08x instead of %08x", v.ITT(), c.loginITT)
+	}
+	c.heard = true
+	c.expStatSN = v.StatSN() + 1
+	next, err := c.machine.Step(v.Decode(), text)
+	if err != nil {
+		return c.loginFailed(err)
+	}
+	if !c.machine.Done() {
+		c.sendLogin(next)
+		return nil
+	}
+	c.enterFull(v)
+	s.loggedIn(c)
+	return nil
+}
+
+// enterFull takes over what the login settled.
+func (c *conn) enterFull(v pdu.LoginResponseView) {
+	s := c.s
+	r := c.machine.Result()
+	s.params = Params{
+		HeaderDigest: r.HeaderDigest, DataDigest: r.DataDigest,
+		MaxRecvDataSegmentLength: r.MaxRecvDataSegmentLength,
+		MaxSendDataSegmentLength: r.MaxSendDataSegmentLength,
+		MaxBurstLength:           r.MaxBurstLength,
+		FirstBurstLength:         r.FirstBurstLength,
+		MaxOutstandingR2T:        r.MaxOutstandingR2T,
+		InitialR2T:               r.InitialR2T,
+		ImmediateData:            r.ImmediateData,
+		DataPDUInOrder:           r.DataPDUInOrder,
+		DataSequenceInOrder:      r.DataSeqInOrder,
+		DefaultTime2Wait:         r.DefaultTime2Wait,
+		DefaultTime2Retain:       r.DefaultTime2Retain,
+		ErrorRecoveryLevel:       r.ErrorRecoveryLevel,
+		MaxConnections:           r.MaxConnections,
+		TargetPortalGroupTag:     r.TargetPortalGroupTag,
+		TargetAlias:              r.TargetAlias,
+	}
+	c.phase = phaseFull
+	c.digests = pdu.Digests{Header: r.HeaderDigest, Data: r.DataDigest}
+	// A new session: the window starts afresh, whatever the last one had.
+	s.expCmdSN, s.maxCmdSN = v.ExpCmdSN(), v.MaxCmdSN()
+	if serial.Less(s.maxCmdSN, s.expCmdSN-1) {
+		s.maxCmdSN = s.expCmdSN - 1
+	}
+}
+
+// loginFailed turns the negotiation's error into the session's, and follows
+// redirects (RFC 7143 §11.13.5: the initiator MUST follow TargetAddress).
+func (c *conn) loginFailed(err error) *Error {
+	s := c.s
+	e := &Error{Kind: KindProtocol, Portal: s.cfg.Portal, Msg: err.Error()}
+	var le *login.Error
+	if !errors.As(err, &le) {
+		return e
+	}
+	e.Msg, e.Hint, e.Login = le.Msg, le.Hint, le.Status
+	if le.Status != 0 {
+		e.Kind = KindLogin
+	}
+	if le.Redirect == "" {
+		return e
+	}
+	if s.redirects >= maxRedirects {
+		e.Msg = fmt.Sprintf("sent on to other portals %d times, last to %s", s.redirects, le.Redirect)
+		e.Hint = "the target's portals redirect in a circle; check its configuration"
+		return e
+	}
+	s.redirects++
+	s.redirect = le.Redirect
+	return e
+}

@@ -1,0 +1,45 @@
+package session
+
+import (
+	"time"
+
+	"github.com/iscsimp/iscsimp/pdu"
+)
+
+// sendLogout asks to close the session (RFC 7143 §11.14, reason 0).
+func (s *Session) sendLogout() {
+	c := s.conn
+	t := s.tasks.add(taskLogout, s.env.Now())
+	if t == nil {
+		c.abort(s.err(KindClosed, "no room for a logout"))
+		return
+	}
+	c.logoutSent = true
+	start := c.header()
+	t.pos = c.out.queued
+	p := pdu.Logout{
+		Immediate: true, Reason: pdu.LogoutCloseSession, ITT: t.itt, CID: c.cid,
+		CmdSN: s.cmdSN, ExpStatSN: c.expStatSN,
+	}
+	c.out.chunk.buf = p.AppendTo(c.out.chunk.buf)
+	c.seal(start)
+	c.flush()
+}
+
+// logoutResponse ends the connection (§11.15): nothing may follow a logout.
+func (c *conn) logoutResponse(v pdu.LogoutResponseView) error {
+	s := c.s
+	t := s.tasks.find(v.ITT())
+	if t == nil || t.kind != taskLogout {
+		return c.protocolErr("logout response for task %08x, which is not in flight", v.ITT())
+	}
+	s.tasks.remove(t)
+	kind, msg := KindClosed, "logged out"
+	if s.state == StateLoggedIn {
+		kind, msg = KindTarget, "logged out, as the target asked for"
+		s.waitFloor = time.Duration(v.Time2Wait()) * time.Second
+	}
+	c.dead, c.reason = true, s.err(kind, "%s", msg)
+	c.stream.Close(c.reason)
+	return nil
+}

@@ -1,0 +1,245 @@
+package session
+
+import (
+	"encoding/binary"
+	"time"
+
+	"github.com/iscsimp/iscsimp/pdu"
+	"github.com/iscsimp/iscsimp/scsi"
+)
+
+// dispatch handles one complete PDU other than a Data-In of the full-feature phase.
+func (c *conn) dispatch(bhs pdu.BHS, data []byte) error {
+	op := bhs.Opcode()
+	if c.phase == phaseLogin {
+		if op != pdu.OpLoginResponse {
+			return c.protocolErr("%v during login", op)
+		}
+		return c.loginResponse(pdu.LoginResponseView(bhs), data)
+	}
+	switch op {
+	case pdu.OpSCSIResponse:
+		return c.scsiResponse(pdu.SCSIResponseView(bhs), data)
+	case pdu.OpR2T:
+		return c.r2t(pdu.R2TView(bhs))
+	case pdu.OpNOPIn:
+		v := pdu.NOPInView(bhs)
+		c.window(v.ExpCmdSN(), v.MaxCmdSN())
+		if v.ITT() != pdu.ReservedTag {
+			c.status(v.StatSN())
+		}
+		return c.nopIn(v)
+	case pdu.OpAsync:
+		v := pdu.AsyncView(bhs)
+		c.window(v.ExpCmdSN(), v.MaxCmdSN())
+		c.status(v.StatSN())
+		return c.async(v, data)
+	case pdu.OpReject:
+		v := pdu.RejectView(bhs)
+		c.window(v.ExpCmdSN(), v.MaxCmdSN())
+		c.status(v.StatSN())
+		return c.rejected(v, data)
+	case pdu.OpTextResponse:
+		v := pdu.TextResponseView(bhs)
+		c.window(v.ExpCmdSN(), v.MaxCmdSN())
+		c.status(v.StatSN())
+		return c.textResponse(v, data)
+	case pdu.OpLogoutResponse:
+		v := pdu.LogoutResponseView(bhs)
+		c.status(v.StatSN())
+		return c.logoutResponse(v)
+	case pdu.OpTaskMgmtResponse:
+		return nil // no task management is sent: an answer to nothing
+	}
+	return c.protocolErr("unexpected %v", op)
+}
+
+// dataInDest checks a Data-In header and says where its data goes; a nil
+// destination means discard. Login settles DataPDUInOrder and
+// DataSequenceInOrder as Yes, so data comes without holes (RFC 7143 §13.18-19).
+func (c *conn) dataInDest(v pdu.DataInView) (*task, []byte, error) {
+	t := c.s.tasks.find(v.ITT())
+	if t == nil || t.kind != taskSCSI {
+		return nil, nil, c.protocolErr("Data-In for task %08x, which is not in flight", v.ITT())
+	}
+	n, off := uint32(v.DataLen()), v.BufferOffset()
+	switch {
+	case !t.read && n > 0:
+		return nil, nil, c.protocolErr("Data-In for task %08x, which reads nothing", v.ITT())
+	case v.DataSN() != t.dataSN:
+		return nil, nil, c.protocolErr("Data-In number %d of task %08x, expected %d", v.DataSN(), v.ITT(), t.dataSN)
+	case n > 0 && off != t.next:
+		return nil, nil, c.protocolErr("Data-In at offset %d of task %08x, expected %d", off, v.ITT(), t.next)
+	case uint64(off)+uint64(n) > uint64(t.length) && n > 0:
+		return nil, nil, c.protocolErr("Data-In for bytes %d+%d of a read of %d bytes", off, n, t.length)
+	}
+	t.dataSN++
+	if t.cmd == nil || n == 0 {
+		return t, nil, nil
+	}
+	return t, t.cmd.Data[off : off+n], nil
+}
+
+// dataInDone counts the data of a Data-In that is wholly there, and completes
+// the command if the PDU brought its status (RFC 7143 §11.7.3).
+func (c *conn) dataInDone(t *task, v pdu.DataInView) error {
+	c.window(v.ExpCmdSN(), v.MaxCmdSN())
+	if t == nil { // detached meanwhile; the slot is still there
+		if t = c.s.tasks.find(v.ITT()); t == nil {
+			return nil
+		}
+	}
+	t.next += uint32(v.DataLen())
+	if !v.HasStatus() {
+		return nil
+	}
+	c.status(v.StatSN())
+	if !v.Final() {
+		return c.protocolErr("Data-In of task %08x has a status but not the F bit", v.ITT())
+	}
+	if cmd := t.cmd; cmd != nil {
+		cmd.Status = scsi.Status(v.Status())
+		cmd.Underflow, cmd.Overflow = v.Underflow(), v.Overflow()
+		cmd.Residual = v.ResidualCount()
+	}
+	c.finish(t)
+	return nil
+}
+
+// scsiResponse completes a command (RFC 7143 §11.4).
+func (c *conn) scsiResponse(v pdu.SCSIResponseView, data []byte) error {
+	c.window(v.ExpCmdSN(), v.MaxCmdSN())
+	c.status(v.StatSN())
+	t := c.s.tasks.find(v.ITT())
+	if t == nil || t.kind != taskSCSI || t.waiting {
+		return c.protocolErr("SCSI response for task %08x, which is not in flight", v.ITT())
+	}
+	if cmd := t.cmd; cmd != nil {
+		if v.Response() != pdu.ResponseCompleted {
+			cmd.Err = c.s.err(KindResponse, "the target could not finish the command (response %02x)", uint8(v.Response()))
+			cmd.Err.Sent = true
+		}
+		cmd.Status = scsi.Status(v.Status())
+		cmd.Underflow, cmd.Overflow = v.Underflow(), v.Overflow()
+		cmd.Residual = v.ResidualCount()
+		cmd.Sense = senseOf(data)
+	}
+	c.finish(t)
+	return nil
+}
+
+// senseOf takes the sense data out of a SCSI Response's data segment: a length
+// of two bytes, then the sense (RFC 7143 §11.4.7). A length that says more than there is is cut.
+func senseOf(data []byte) []byte {
+	if len(data) < 2 {
+		return nil
+	}
+	n := int(binary.BigEndian.Uint16(data))
+	data = data[2:]
+	return data[:min(n, len(data))]
+}
+
+// finish ends a task the target has answered. A write can be answered before
+// all its data has left; then the buffer is still ours, and completion waits.
+func (c *conn) finish(t *task) {
+	cmd := t.cmd
+	if cmd == nil {
+		c.s.tasks.remove(t)
+		c.s.drained()
+		return
+	}
+	if t.write && c.out.sent < t.end {
+		t.waiting = true
+		cmd.Sense = append([]byte(nil), cmd.Sense...)
+		c.waiting++
+		return
+	}
+	c.complete(t)
+}
+
+func (c *conn) complete(t *task) {
+	cmd := t.cmd
+	if t.read {
+		cmd.Received = int(t.next)
+	}
+	cmd.slot = 0
+	c.s.tasks.remove(t)
+	cmd.Owner.CommandDone(cmd)
+	c.s.drained()
+}
+
+// completeWaiting completes the commands whose last bytes have left by now.
+func (c *conn) completeWaiting() {
+	s := c.s
+	for t := s.tasks.first(); t != nil && c.waiting > 0; {
+		newer := t.newer
+		if t.waiting && c.out.sent >= t.end {
+			c.waiting--
+			c.complete(t)
+			t = s.tasks.first() // the list may have changed altogether
+			continue
+		}
+		if newer == 0 {
+			return
+		}
+		t = &s.tasks.slots[newer-1]
+	}
+}
+
+// async handles an Asynchronous Message (RFC 7143 §11.9).
+func (c *conn) async(v pdu.AsyncView, data []byte) error {
+	s := c.s
+	switch ev := v.AsyncEvent(); ev {
+	case pdu.AsyncSCSI:
+		if sense, ok := scsi.ParseSense(senseOf(data)); ok {
+			s.log.Info("target reports", "lun", scsi.LUN(v.LUN()).String(), "sense", sense.String())
+		}
+	case pdu.AsyncLogoutRequest, pdu.AsyncNegotiate:
+		// A renegotiation is answered by a fresh login, which settles everything anew.
+		wait := time.Duration(v.Param3()) * time.Second
+		s.log.Info("target asks for a logout", "within", wait)
+		s.logoutAt = s.env.Now() + int64(max(wait, 100*time.Millisecond))
+		s.rearm()
+		s.drained()
+	case pdu.AsyncDropConnection, pdu.AsyncDropSession:
+		s.waitFloor = time.Duration(v.Param2()) * time.Second
+		return s.err(KindTarget, "the target announces that it drops the connection")
+	default:
+		s.log.Info("target sends an event", "event", ev.String())
+	}
+	return nil
+}
+
+// drained goes on with a logout that waited for the commands in flight.
+func (s *Session) drained() {
+	if s.logoutAt != 0 && s.state == StateLoggedIn && s.tasks.scsi == 0 && !s.conn.dead && !s.conn.logoutSent {
+		s.sendLogout()
+	}
+}
+
+// rejected handles a Reject (RFC 7143 §11.17): the command it names fails; a
+// rejected PDU of any other kind ends the connection.
+func (c *conn) rejected(v pdu.RejectView, data []byte) error {
+	e := c.s.err(KindTarget, "the target rejected a request: %v", v.Reason())
+	e.Sent = true
+	if len(data) < pdu.BHSLen {
+		return e
+	}
+	bad := pdu.BHS(data[:pdu.BHSLen])
+	t := c.s.tasks.find(bad.ITT())
+	switch {
+	case t == nil:
+		return nil // of a task that is over
+	case t.kind == taskNOP && bad.Opcode() == pdu.OpNOPOut:
+		c.s.tasks.remove(t) // it answered, which is all a ping is for
+		c.s.ping = nil
+		return nil
+	case t.kind == taskSCSI && bad.Opcode() == pdu.OpSCSICommand && !t.waiting:
+		if t.cmd != nil {
+			t.cmd.Err = e
+		}
+		c.finish(t)
+		return nil
+	}
+	return e
+}

@@ -1,0 +1,225 @@
+package session
+
+import (
+	"time"
+
+	"github.com/iscsimp/iscsimp/internal/loop"
+)
+
+// dial begins a login attempt.
+func (s *Session) dial() {
+	s.redirects = 0
+	s.dialTo(s.cfg.Portal)
+}
+
+func (s *Session) dialTo(addr string) {
+	now := s.env.Now()
+	s.conn = newConn(s)
+	s.retryAt = 0
+	s.cmdSN = 1
+	s.deadline = now + int64(s.cfg.LoginTimeout)
+	s.env.Dial(addr, s.cfg.LoginTimeout, s.conn)
+	s.rearm()
+}
+
+func (s *Session) dialNow() {
+	s.to(evRetry)
+	s.dial()
+}
+
+// Connected is the answer to Env.Dial: st serves the handler given there.
+func (s *Session) Connected(st loop.Stream) {
+	if s.state != StateLogin || s.conn == nil || s.conn.stream != nil {
+		st.Abort(nil) // Close came first
+		return
+	}
+	s.lastRecv = s.env.Now()
+	s.beginLogin(s.conn, st)
+}
+
+// DialFailed is the other answer to Env.Dial.
+func (s *Session) DialFailed(err error) {
+	if s.state != StateLogin || s.conn == nil || s.conn.stream != nil {
+		return
+	}
+	s.conn.dead = true
+	s.connClosed(s.conn, &Error{
+		Kind: KindTransport, Portal: s.cfg.Portal, Msg: "cannot connect", Err: err,
+		Hint: "check the address and port, the network and whether the target runs",
+	})
+}
+
+// loggedIn enters the full-feature phase.
+func (s *Session) loggedIn(c *conn) {
+	if s.state != StateLogin {
+		return
+	}
+	r := c.machine.Result()
+	up := Up{First: s.logins == 0, TPGT: r.TargetPortalGroupTag, TSIH: c.machine.TSIH()}
+	// What reinstatement needs is checked in full, since acknowledged data hangs on it.
+	up.Reinstated = !up.First && up.TSIH != 0 && c.machine.SecurityStage() &&
+		up.TPGT == s.tpgt && s.redirects == 0
+	if up.First || up.TPGT >= 0 {
+		s.tpgt = up.TPGT
+	}
+	s.tsih = up.TSIH
+	c.machine = nil
+	s.to(evLoggedIn)
+	s.logins++
+	s.backoff, s.waitFloor, s.deadline, s.lastErr = 0, 0, 0, nil
+	s.lastRecv, s.lastTaken, s.silent, s.ping, s.logoutAt = s.env.Now(), 0, false, nil, 0
+	s.rearm()
+	s.log.Debug("logged in", "tsih", up.TSIH, "tpgt", up.TPGT, "reinstated", up.Reinstated)
+	s.obs.SessionUp(s, up)
+}
+
+// connClosed ends a connection: nothing touches its buffers any more. At
+// ErrorRecoveryLevel 0 the session ends with it (RFC 7143 §7.1.4).
+func (s *Session) connClosed(c *conn, reason *Error) {
+	was := s.state
+	s.conn, s.ping, s.silent = nil, nil, false
+	if was == StateClosing {
+		s.failTasks(c, s.err(KindClosed, "the session was closed"))
+		s.closed()
+		return
+	}
+	if was == StateLogin && s.followRedirect() {
+		return
+	}
+	if was == StateLogin && reason.Kind == KindTransport && c.stream != nil && !c.heard {
+		s.minimal = !s.minimal // it may be a key that this target cannot bear
+	}
+	s.to(evLost)
+	if was == StateLoggedIn {
+		s.losses++
+		s.waitFloor = max(s.waitFloor, time.Duration(s.params.DefaultTime2Wait)*time.Second)
+	}
+	s.lastErr = reason
+	s.planRetry(reason)
+	s.log.Debug("session down", "was", was, "err", reason)
+	s.failTasks(c, reason)
+	if s.state == StateRecovering { // an owner may have closed the session meanwhile
+		s.rearm()
+		s.obs.SessionDown(s, reason, s.retryAt)
+	}
+}
+
+// followRedirect goes on with the login at the address the target named.
+func (s *Session) followRedirect() bool {
+	to := s.redirect
+	s.redirect = ""
+	if to == "" {
+		return false
+	}
+	s.log.Info("login redirected", "to", to)
+	s.dialTo(to)
+	return true
+}
+
+// planRetry sets the time of the next dial: doubling from ReconnectMin to
+// ReconnectMax with jitter, not before Time2Wait has passed (RFC 7143 §7.5),
+// and far off after a refusal that will not change soon.
+func (s *Session) planRetry(reason *Error) {
+	switch {
+	case s.backoff == 0:
+		s.backoff = s.cfg.ReconnectMin
+	default:
+		s.backoff = min(2*s.backoff, s.cfg.ReconnectMax)
+	}
+	pause := s.backoff
+	if reason.Permanent() {
+		pause = 10 * s.cfg.ReconnectMax
+	}
+	pause = pause/2 + time.Duration(s.env.Jitter()*float64(pause)/2)
+	s.retryAt = s.env.Now() + int64(max(pause, s.waitFloor))
+	s.waitFloor = 0
+}
+
+// failTasks completes everything that was in flight on c.
+func (s *Session) failTasks(c *conn, reason *Error) {
+	sent, unsent := *reason, *reason
+	sent.Sent, unsent.Sent = true, false
+	for t := s.tasks.first(); t != nil; t = s.tasks.first() {
+		cmd, waiting, left := t.cmd, t.waiting, c.out.sent > t.pos
+		s.tasks.remove(t)
+		if cmd == nil {
+			continue
+		}
+		cmd.slot = 0
+		if !waiting { // else the target's answer is there already
+			if cmd.Err = &unsent; left {
+				cmd.Err = &sent
+			}
+		}
+		cmd.Owner.CommandDone(cmd)
+	}
+	if x := s.text; x != nil {
+		s.text = nil
+		x.done(nil, &sent)
+	}
+}
+
+// rearm sets the timer for whatever is due next.
+func (s *Session) rearm() {
+	at := s.nextDue()
+	if at != s.timerAt {
+		s.timerAt = at
+		s.env.SetTimer(at)
+	}
+}
+
+func (s *Session) nextDue() int64 {
+	switch s.state {
+	case StateLogin, StateClosing:
+		return s.deadline
+	case StateRecovering:
+		return s.retryAt
+	case StateLoggedIn:
+		if s.conn.dead {
+			return 0 // its end is on the way
+		}
+		at := s.nextKeepAlive()
+		if s.logoutAt != 0 {
+			at = min(at, s.logoutAt)
+		}
+		return at
+	}
+	return 0
+}
+
+// Tick tells that the time asked for by SetTimer has come.
+func (s *Session) Tick() {
+	now := s.env.Now()
+	s.timerAt = 0
+	switch s.state {
+	case StateLogin:
+		if now >= s.deadline {
+			s.loginTimedOut()
+		}
+	case StateClosing:
+		if now >= s.deadline && s.conn != nil {
+			s.conn.abort(s.err(KindTimeout, "no answer to the logout"))
+			s.deadline = now + int64(s.cfg.LogoutTimeout)
+		}
+	case StateRecovering:
+		if now >= s.retryAt {
+			s.dialNow()
+		}
+	case StateLoggedIn:
+		s.keepAlive(now)
+	}
+	s.rearm()
+}
+
+func (s *Session) loginTimedOut() {
+	e := s.err(KindTimeout, "no complete login within %v", s.cfg.LoginTimeout)
+	e.Hint = "check that an iSCSI target answers at this portal"
+	if s.conn.stream == nil {
+		s.env.CancelDial()
+		s.conn.dead = true
+		s.connClosed(s.conn, e)
+		return
+	}
+	s.conn.abort(e)
+	s.deadline = s.env.Now() + int64(s.cfg.LoginTimeout)
+}

@@ -1,0 +1,151 @@
+package session
+
+import (
+	"github.com/iscsimp/iscsimp/internal/serial"
+	"github.com/iscsimp/iscsimp/pdu"
+)
+
+// Submit sends c. False means that there is no room now (see Room) and c is
+// still the caller's. The answer comes by c.Owner.CommandDone, never from
+// inside Submit. CmdSN and ExpStatSN are stamped here, in the order of writing:
+// the send queue of a connection is first in, first out.
+func (s *Session) Submit(c *Command) bool {
+	if s.Room() == 0 {
+		return false
+	}
+	now := s.env.Now()
+	t := s.tasks.add(taskSCSI, now)
+	if t == nil {
+		return false
+	}
+	c.slot = int32(t.itt&ittIndexMask) + 1
+	c.Err, c.Status, c.Sense, c.Received = nil, 0, nil, 0
+	c.Underflow, c.Overflow, c.Residual = false, false, 0
+	c.SubmittedAt = now
+	t.cmd, t.length = c, uint32(len(c.Data))
+	t.read = c.Dir == DirRead && t.length > 0
+	t.write = c.Dir == DirWrite && t.length > 0
+	s.conn.sendCommand(t)
+	s.touch(now)
+	return true
+}
+
+// sendCommand queues a SCSI Command with its immediate data (RFC 7143 §11.3)
+// and the unsolicited Data-Outs that the login allowed (§4.2.5.2, §11.7).
+func (c *conn) sendCommand(t *task) {
+	s, cmd := c.s, t.cmd
+	p := pdu.SCSICommand{
+		Final: true, Read: t.read, Write: t.write, Attr: pdu.AttrSimple,
+		LUN: uint64(cmd.LUN), ITT: t.itt, ExpectedDataLen: t.length,
+		CmdSN: s.cmdSN, ExpStatSN: c.expStatSN, CDB: cmd.CDB,
+	}
+	s.cmdSN++
+	unsolicited := uint32(0)
+	if t.write {
+		first := min(t.length, s.params.FirstBurstLength)
+		if s.params.ImmediateData {
+			t.next = min(first, s.params.MaxSendDataSegmentLength)
+			p.DataLen = int(t.next)
+		}
+		if !s.params.InitialR2T {
+			unsolicited = first
+		}
+		p.Final = t.next >= unsolicited
+	}
+	start := c.header()
+	t.pos = c.out.queued
+	c.out.chunk.buf = p.AppendTo(c.out.chunk.buf)
+	c.seal(start)
+	if t.write {
+		c.payload(cmd.Data[:t.next])
+		if t.next < unsolicited {
+			c.sendData(t, pdu.ReservedTag, 0, t.next, unsolicited-t.next)
+		}
+	}
+	t.end = c.out.queued
+	c.flush()
+}
+
+// sendData queues one sequence of Data-Outs: cmd.Data[offset:offset+n], split
+// by the target's MaxRecvDataSegmentLength (RFC 7143 §11.7). lun and ttt are
+// the R2T's; without one they are reserved.
+func (c *conn) sendData(t *task, ttt uint32, lun uint64, offset, n uint32) {
+	s := c.s
+	p := pdu.DataOut{LUN: lun, ITT: t.itt, TTT: ttt, ExpStatSN: c.expStatSN}
+	for n > 0 {
+		k := min(n, s.params.MaxSendDataSegmentLength)
+		p.BufferOffset, p.DataLen, p.Final = offset, int(k), k == n
+		start := c.header()
+		c.out.chunk.buf = p.AppendTo(c.out.chunk.buf)
+		c.seal(start)
+		c.payload(t.cmd.Data[offset : offset+k])
+		p.DataSN++
+		offset += k
+		n -= k
+	}
+	t.next = max(t.next, offset)
+	t.end = c.out.queued
+}
+
+// r2t serves a Ready To Transfer (RFC 7143 §11.8). R2Ts of a task are served
+// in the order in which they come.
+func (c *conn) r2t(v pdu.R2TView) error {
+	s := c.s
+	c.window(v.ExpCmdSN(), v.MaxCmdSN())
+	t := s.tasks.find(v.ITT())
+	if t == nil || t.kind != taskSCSI || !t.write {
+		return c.protocolErr("R2T for task %08x, which is not a write in progress", v.ITT())
+	}
+	off, n := v.BufferOffset(), v.DesiredDataLen()
+	switch {
+	case t.cmd == nil || t.waiting:
+		return c.protocolErr("R2T for task %08x, which has all its data", v.ITT())
+	case v.R2TSN() != t.r2tSN:
+		return c.protocolErr("R2T number %d of task %08x, expected %d", v.R2TSN(), v.ITT(), t.r2tSN)
+	case n == 0 || uint64(off)+uint64(n) > uint64(t.length):
+		return c.protocolErr("R2T for bytes %d+%d of a write of %d bytes", off, n, t.length)
+	}
+	t.r2tSN++
+	c.sendData(t, v.TTT(), v.LUN(), off, n)
+	c.flush()
+	return nil
+}
+
+// Detach takes c back from the session while it is in flight: its buffer is
+// never touched again, what still comes for it is discarded, and CommandDone is
+// never called. The target still works on the command and it still fills a
+// place in the command window. False if that cannot be promised: c is a write of which data
+// may still be sent (give the session up with Drop then), or is not in flight.
+func (s *Session) Detach(c *Command) bool {
+	if c.slot == 0 || s.conn == nil {
+		return false
+	}
+	t := &s.tasks.slots[c.slot-1]
+	if t.cmd != c || t.waiting {
+		return false
+	}
+	if t.write && (t.next < t.length || s.conn.out.sent < t.end) {
+		return false
+	}
+	t.cmd = nil
+	c.slot = 0
+	s.conn.in.forget(t)
+	return true
+}
+
+// window takes the target's numbers (RFC 7143 §4.2.2.1): a pair that is out of
+// order in itself is ignored, and each number only ever moves forward.
+func (c *conn) window(exp, limit uint32) {
+	if serial.Less(limit, exp-1) {
+		return
+	}
+	s := c.s
+	s.expCmdSN = serial.Max(s.expCmdSN, exp)
+	s.maxCmdSN = serial.Max(s.maxCmdSN, limit)
+}
+
+// status takes a StatSN that the target used up. Gaps and repetitions are borne
+// with: TCP loses nothing, and gotgt repeats numbers when commands overlap.
+func (c *conn) status(statSN uint32) {
+	c.expStatSN = serial.Max(c.expStatSN, statSN+1)
+}
