@@ -252,12 +252,13 @@ func strongEUI(id []byte) bool {
 }
 
 // strongName judges a SCSI name string: "eui." and "naa." as the binary forms,
-// "iqn." if it says more than the prefix.
+// "iqn." if it goes on to name a unit, as SPC-4 §7.8.6.11 wants, and not just a
+// target that may have many.
 func strongName(s string) bool {
 	prefix, rest, _ := strings.Cut(s, ".")
 	switch strings.ToLower(prefix) {
 	case "iqn":
-		return len(rest) > len("2001-01.")
+		return strings.Contains(rest, ",L,0x")
 	case "eui":
 		id, err := hex.DecodeString(rest)
 		return err == nil && strongEUI(id)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Identity is all that tells one logical unit from another.
@@ -94,33 +95,38 @@ func meaningful(id []byte) bool {
 // is one, NAA first, else the serial number, else a weak designator, else "".
 func (a Identity) Name() string {
 	unit := UnitDesignators(a.Designators)
-	rank := func(d Designator) int {
-		if d.strong() {
-			return map[DesignatorType]int{DesignatorNAA: 0, DesignatorEUI64: 1, DesignatorUUID: 2}[d.Type] + strongNameRank(d)
-		}
-		if d.weak() {
-			return 8
-		}
-		return 9
-	}
-	slices.SortStableFunc(unit, func(x, y Designator) int { return cmp.Compare(rank(x), rank(y)) })
+	slices.SortStableFunc(unit, func(x, y Designator) int { return cmp.Compare(nameRank(x), nameRank(y)) })
 	switch {
-	case len(unit) > 0 && rank(unit[0]) < 8:
+	case len(unit) > 0 && nameRank(unit[0]) < weakRank:
 		return unit[0].String()
 	case a.Serial != "":
 		return "serial." + a.Serial
-	case len(unit) > 0 && rank(unit[0]) == 8:
+	case len(unit) > 0 && nameRank(unit[0]) == weakRank:
 		return unit[0].String()
 	}
 	return ""
 }
 
-// strongNameRank puts name strings after the binary designators.
-func strongNameRank(d Designator) int {
-	if d.Type == DesignatorName {
-		return 3
+// weakRank is the nameRank of weak designators.
+const weakRank = 4
+
+// nameRank orders designators by how good a name they make, the best first.
+func nameRank(d Designator) int {
+	switch {
+	case d.weak():
+		return weakRank
+	case !d.strong():
+		return weakRank + 1
 	}
-	return 0
+	switch d.Type {
+	case DesignatorNAA:
+		return 0
+	case DesignatorEUI64:
+		return 1
+	case DesignatorUUID:
+		return 2
+	}
+	return 3
 }
 
 // String is the name, what the unit is, and its size.
@@ -252,45 +258,43 @@ func compareDesignators(a, b []Designator, counts func(Designator) bool) compari
 		if !counts(x) {
 			continue
 		}
-		var rival *Designator
-		common := false
-		for i, y := range b {
-			switch {
-			case !counts(y) || kindOf(x) != kindOf(y):
-			case x.Equal(y):
-				common = true
-			default:
-				rival = &b[i]
+		for _, y := range b {
+			if !counts(y) || kindOf(x) != kindOf(y) {
+				continue
 			}
-		}
-		switch {
-		case common && (c.agreed == "" || x.String() < c.agreed):
-			c.agreed = x.String()
-		case !common && rival != nil && !shareKind(a, b, kindOf(x), counts):
-			c.conflict = fmt.Sprintf("designators %s and %s", min(x.String(), rival.String()), max(x.String(), rival.String()))
+			if x.Equal(y) {
+				c.agreed = leastText(c.agreed, x.String())
+			} else if !shareKind(a, b, kindOf(x)) {
+				c.conflict = leastText(c.conflict, fmt.Sprintf("designators %s and %s",
+					min(x.String(), y.String()), max(x.String(), y.String())))
+			}
 		}
 	}
 	return c
 }
 
-// shareKind reports whether a and b have a designator of the kind in common.
-func shareKind(a, b []Designator, k designatorKind, counts func(Designator) bool) bool {
-	for _, x := range a {
-		if !counts(x) || kindOf(x) != k {
-			continue
-		}
-		if slices.ContainsFunc(b, func(y Designator) bool { return counts(y) && x.Equal(y) }) {
-			return true
-		}
+// leastText returns the smaller of the two, an empty a apart: so the reason does
+// not depend on the order of designators or arguments.
+func leastText(a, b string) string {
+	if a == "" {
+		return b
 	}
-	return false
+	return min(a, b)
+}
+
+// shareKind reports whether a and b have a designator of the kind in common.
+func shareKind(a, b []Designator, k designatorKind) bool {
+	return slices.ContainsFunc(a, func(x Designator) bool {
+		return kindOf(x) == k && slices.ContainsFunc(b, x.Equal)
+	})
 }
 
 // designatorKind groups the designators of which one must agree.
 type designatorKind struct {
 	typ    DesignatorType
-	naa    uint8 // NAA formats name different things
-	length int   // so do EUI-64 identifiers of different length
+	naa    uint8  // NAA formats name different things
+	length int    // so do EUI-64 identifiers of different length
+	prefix string // and name strings of different authorities
 }
 
 // kindOf returns the kind of d.
@@ -303,6 +307,8 @@ func kindOf(d Designator) designatorKind {
 		}
 	case DesignatorEUI64:
 		k.length = len(d.ID)
+	case DesignatorName:
+		k.prefix, _, _ = strings.Cut(strings.ToLower(cleanString(d.ID)), ".")
 	}
 	return k
 }

@@ -159,6 +159,14 @@ func serviceActionName(o Opcode, sa uint8) string {
 		if sa == SASetTargetPortGroups {
 			return "SET TARGET PORT GROUPS"
 		}
+	case OpPersistentReserveIn:
+		if int(sa) < len(reserveInNames) {
+			return "PERSISTENT RESERVE IN " + reserveInNames[sa]
+		}
+	case OpPersistentReserveOut:
+		if int(sa) < len(reserveOutNames) {
+			return "PERSISTENT RESERVE OUT " + reserveOutNames[sa]
+		}
 	}
 	return ""
 }
