@@ -5,6 +5,7 @@ go 1.26
 replace github.com/iscsimp/iscsimp => ../
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/gostor/gotgt v0.2.2
 	github.com/sirupsen/logrus v1.9.0
 	github.com/stretchr/testify v1.12.1
