@@ -116,8 +116,9 @@ func (v AsyncView) AHSLen() int { return BHS(v).AHSLen() }
 // DataLen returns the field DataLen; see Async.
 func (v AsyncView) DataLen() int { return BHS(v).DataLen() }
 
-// Decode returns all fields as a struct.
+// Decode returns all fields as a struct. It panics when v is too short.
 func (v AsyncView) Decode() Async {
+	_ = v[BHSLen-1] // one bounds check for all
 	return Async{
 		LUN:        v.LUN(),
 		StatSN:     v.StatSN(),

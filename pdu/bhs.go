@@ -104,7 +104,7 @@ func (o Opcode) FromTarget() bool { return o&0x20 != 0 }
 //	  +---------------+---------------+---------------+---------------+
 //	48
 //
-// The slice must hold at least BHSLen bytes; the methods panic otherwise.
+// The slice must hold at least BHSLen bytes; the methods may panic otherwise.
 // Fields that a PDU type does not have read as whatever the bytes hold.
 type BHS []byte
 

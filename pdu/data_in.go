@@ -150,8 +150,9 @@ func (v DataInView) AHSLen() int { return BHS(v).AHSLen() }
 // DataLen returns the field DataLen; see DataIn.
 func (v DataInView) DataLen() int { return BHS(v).DataLen() }
 
-// Decode returns all fields as a struct.
+// Decode returns all fields as a struct. It panics when v is too short.
 func (v DataInView) Decode() DataIn {
+	_ = v[BHSLen-1] // one bounds check for all
 	return DataIn{
 		Final:         v.Final(),
 		Ack:           v.Ack(),

@@ -100,8 +100,9 @@ func (v DataOutView) AHSLen() int { return BHS(v).AHSLen() }
 // DataLen returns the field DataLen; see DataOut.
 func (v DataOutView) DataLen() int { return BHS(v).DataLen() }
 
-// Decode returns all fields as a struct.
+// Decode returns all fields as a struct. It panics when v is too short.
 func (v DataOutView) Decode() DataOut {
+	_ = v[BHSLen-1] // one bounds check for all
 	return DataOut{
 		Final:        v.Final(),
 		LUN:          v.LUN(),

@@ -129,8 +129,9 @@ func (v LoginView) AHSLen() int { return BHS(v).AHSLen() }
 // DataLen returns the field DataLen; see Login.
 func (v LoginView) DataLen() int { return BHS(v).DataLen() }
 
-// Decode returns all fields as a struct.
+// Decode returns all fields as a struct. It panics when v is too short.
 func (v LoginView) Decode() Login {
+	_ = v[BHSLen-1] // one bounds check for all
 	return Login{
 		Transit:    v.Transit(),
 		Continue:   v.Continue(),

@@ -142,8 +142,9 @@ func (v LoginResponseView) AHSLen() int { return BHS(v).AHSLen() }
 // DataLen returns the field DataLen; see LoginResponse.
 func (v LoginResponseView) DataLen() int { return BHS(v).DataLen() }
 
-// Decode returns all fields as a struct.
+// Decode returns all fields as a struct. It panics when v is too short.
 func (v LoginResponseView) Decode() LoginResponse {
+	_ = v[BHSLen-1] // one bounds check for all
 	return LoginResponse{
 		Transit:       v.Transit(),
 		Continue:      v.Continue(),

@@ -88,8 +88,9 @@ func (v LogoutView) AHSLen() int { return BHS(v).AHSLen() }
 // DataLen returns the field DataLen; see Logout.
 func (v LogoutView) DataLen() int { return BHS(v).DataLen() }
 
-// Decode returns all fields as a struct.
+// Decode returns all fields as a struct. It panics when v is too short.
 func (v LogoutView) Decode() Logout {
+	_ = v[BHSLen-1] // one bounds check for all
 	return Logout{
 		Immediate: v.Immediate(),
 		Reason:    v.Reason(),

@@ -102,8 +102,9 @@ func (v LogoutResponseView) AHSLen() int { return BHS(v).AHSLen() }
 // DataLen returns the field DataLen; see LogoutResponse.
 func (v LogoutResponseView) DataLen() int { return BHS(v).DataLen() }
 
-// Decode returns all fields as a struct.
+// Decode returns all fields as a struct. It panics when v is too short.
 func (v LogoutResponseView) Decode() LogoutResponse {
+	_ = v[BHSLen-1] // one bounds check for all
 	return LogoutResponse{
 		Response:    v.Response(),
 		ITT:         v.ITT(),

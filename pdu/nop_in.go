@@ -95,8 +95,9 @@ func (v NOPInView) AHSLen() int { return BHS(v).AHSLen() }
 // DataLen returns the field DataLen; see NOPIn.
 func (v NOPInView) DataLen() int { return BHS(v).DataLen() }
 
-// Decode returns all fields as a struct.
+// Decode returns all fields as a struct. It panics when v is too short.
 func (v NOPInView) Decode() NOPIn {
+	_ = v[BHSLen-1] // one bounds check for all
 	return NOPIn{
 		LUN:      v.LUN(),
 		ITT:      v.ITT(),

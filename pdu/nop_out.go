@@ -93,8 +93,9 @@ func (v NOPOutView) AHSLen() int { return BHS(v).AHSLen() }
 // DataLen returns the field DataLen; see NOPOut.
 func (v NOPOutView) DataLen() int { return BHS(v).DataLen() }
 
-// Decode returns all fields as a struct.
+// Decode returns all fields as a struct. It panics when v is too short.
 func (v NOPOutView) Decode() NOPOut {
+	_ = v[BHSLen-1] // one bounds check for all
 	return NOPOut{
 		Immediate: v.Immediate(),
 		LUN:       v.LUN(),

@@ -116,8 +116,9 @@ func (v R2TView) AHSLen() int { return BHS(v).AHSLen() }
 // DataLen returns the field DataLen; see R2T.
 func (v R2TView) DataLen() int { return BHS(v).DataLen() }
 
-// Decode returns all fields as a struct.
+// Decode returns all fields as a struct. It panics when v is too short.
 func (v R2TView) Decode() R2T {
+	_ = v[BHSLen-1] // one bounds check for all
 	return R2T{
 		LUN:            v.LUN(),
 		ITT:            v.ITT(),

@@ -89,8 +89,9 @@ func (v RejectView) AHSLen() int { return BHS(v).AHSLen() }
 // DataLen returns the field DataLen; see Reject.
 func (v RejectView) DataLen() int { return BHS(v).DataLen() }
 
-// Decode returns all fields as a struct.
+// Decode returns all fields as a struct. It panics when v is too short.
 func (v RejectView) Decode() Reject {
+	_ = v[BHSLen-1] // one bounds check for all
 	return Reject{
 		Reason:   v.Reason(),
 		StatSN:   v.StatSN(),

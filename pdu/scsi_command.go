@@ -120,8 +120,9 @@ func (v SCSICommandView) AHSLen() int { return BHS(v).AHSLen() }
 // DataLen returns the field DataLen; see SCSICommand.
 func (v SCSICommandView) DataLen() int { return BHS(v).DataLen() }
 
-// Decode returns all fields as a struct.
+// Decode returns all fields as a struct. It panics when v is too short.
 func (v SCSICommandView) Decode() SCSICommand {
+	_ = v[BHSLen-1] // one bounds check for all
 	return SCSICommand{
 		Immediate:       v.Immediate(),
 		Final:           v.Final(),

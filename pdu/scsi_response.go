@@ -146,8 +146,9 @@ func (v SCSIResponseView) AHSLen() int { return BHS(v).AHSLen() }
 // DataLen returns the field DataLen; see SCSIResponse.
 func (v SCSIResponseView) DataLen() int { return BHS(v).DataLen() }
 
-// Decode returns all fields as a struct.
+// Decode returns all fields as a struct. It panics when v is too short.
 func (v SCSIResponseView) Decode() SCSIResponse {
+	_ = v[BHSLen-1] // one bounds check for all
 	return SCSIResponse{
 		BidiOverflow:      v.BidiOverflow(),
 		BidiUnderflow:     v.BidiUnderflow(),

@@ -102,8 +102,9 @@ func (v SNACKView) AHSLen() int { return BHS(v).AHSLen() }
 // DataLen returns the field DataLen; see SNACK.
 func (v SNACKView) DataLen() int { return BHS(v).DataLen() }
 
-// Decode returns all fields as a struct.
+// Decode returns all fields as a struct. It panics when v is too short.
 func (v SNACKView) Decode() SNACK {
+	_ = v[BHSLen-1] // one bounds check for all
 	return SNACK{
 		Type:      v.Type(),
 		LUN:       v.LUN(),

@@ -115,8 +115,9 @@ func (v TaskMgmtView) AHSLen() int { return BHS(v).AHSLen() }
 // DataLen returns the field DataLen; see TaskMgmt.
 func (v TaskMgmtView) DataLen() int { return BHS(v).DataLen() }
 
-// Decode returns all fields as a struct.
+// Decode returns all fields as a struct. It panics when v is too short.
 func (v TaskMgmtView) Decode() TaskMgmt {
+	_ = v[BHSLen-1] // one bounds check for all
 	return TaskMgmt{
 		Immediate:  v.Immediate(),
 		Function:   v.Function(),

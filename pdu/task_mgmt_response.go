@@ -85,8 +85,9 @@ func (v TaskMgmtResponseView) AHSLen() int { return BHS(v).AHSLen() }
 // DataLen returns the field DataLen; see TaskMgmtResponse.
 func (v TaskMgmtResponseView) DataLen() int { return BHS(v).DataLen() }
 
-// Decode returns all fields as a struct.
+// Decode returns all fields as a struct. It panics when v is too short.
 func (v TaskMgmtResponseView) Decode() TaskMgmtResponse {
+	_ = v[BHSLen-1] // one bounds check for all
 	return TaskMgmtResponse{
 		Response: v.Response(),
 		ITT:      v.ITT(),

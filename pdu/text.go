@@ -101,8 +101,9 @@ func (v TextView) AHSLen() int { return BHS(v).AHSLen() }
 // DataLen returns the field DataLen; see Text.
 func (v TextView) DataLen() int { return BHS(v).DataLen() }
 
-// Decode returns all fields as a struct.
+// Decode returns all fields as a struct. It panics when v is too short.
 func (v TextView) Decode() Text {
+	_ = v[BHSLen-1] // one bounds check for all
 	return Text{
 		Immediate: v.Immediate(),
 		Final:     v.Final(),

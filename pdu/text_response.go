@@ -102,8 +102,9 @@ func (v TextResponseView) AHSLen() int { return BHS(v).AHSLen() }
 // DataLen returns the field DataLen; see TextResponse.
 func (v TextResponseView) DataLen() int { return BHS(v).DataLen() }
 
-// Decode returns all fields as a struct.
+// Decode returns all fields as a struct. It panics when v is too short.
 func (v TextResponseView) Decode() TextResponse {
+	_ = v[BHSLen-1] // one bounds check for all
 	return TextResponse{
 		Final:    v.Final(),
 		Continue: v.Continue(),
