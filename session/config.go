@@ -50,8 +50,9 @@ type Config struct {
 	// long and nothing at all was received meanwhile
 	// (node.conn[0].timeo.noop_out_timeout). Default 2 s.
 	NoopTimeout time.Duration
-	// SuspectAfter: with commands outstanding and nothing received for this
-	// long the observer is told SessionSilent, and a ping is sent. Default 150 ms.
+	// SuspectAfter: with commands or a ping outstanding and nothing received for
+	// this long the observer is told SessionSilent; a ping is sent after half of
+	// it, so that a target that is merely slow is not taken for silent. Default 200 ms.
 	SuspectAfter time.Duration
 	// ReconnectMin, ReconnectMax bound the pause before a new dial: it starts
 	// at the minimum, doubles, and is jittered. Defaults 100 ms and 5 s.

@@ -96,6 +96,11 @@ func (c *conn) parse() (bool, error) {
 		return c.parseTail()
 	}
 	have := in.w - in.r
+	if have > 0 {
+		if err := c.checkOpcode(pdu.Opcode(in.buf[in.r] & 0x3f)); err != nil {
+			return false, err
+		}
+	}
 	if have < pdu.BHSLen {
 		return false, nil
 	}
@@ -143,6 +148,21 @@ func (in *inbound) grow(total int) {
 	b := make([]byte, total+readAhead)
 	in.w = copy(b, in.buf[in.r:in.w])
 	in.r, in.buf = 0, b
+}
+
+// checkOpcode refuses what no target sends as soon as its first byte is there:
+// the length of something that is not a PDU means nothing, and waiting for as
+// many bytes would only end in a timeout.
+func (c *conn) checkOpcode(op pdu.Opcode) error {
+	switch {
+	case c.phase == phaseLogin && op != pdu.OpLoginResponse:
+		e := c.protocolErr("the peer does not answer the login as an iSCSI target would")
+		e.Hint = "check that the portal's port belongs to an iSCSI target"
+		return e
+	case !op.Known() || !op.FromTarget():
+		return c.protocolErr("a PDU that no target sends (opcode %02x)", uint8(op))
+	}
+	return nil
 }
 
 // checkLength refuses a data segment that the login did not allow, before any

@@ -7,49 +7,46 @@ import (
 )
 
 // Keep-alive. Any byte received proves life; so does the peer's taking bytes
-// from a socket that was full. Silence with something outstanding makes the
-// session silent after SuspectAfter, and a ping goes out; silence since the
-// ping for NoopTimeout ends the connection. An idle connection is pinged every
-// NoopInterval. Pings are immediate NOP-Outs: gotgt hangs on others, and the
-// command window may be closed.
+// from a socket that was full. With something outstanding and nothing heard for
+// half of SuspectAfter a ping goes out; nothing heard for all of it makes the
+// session silent; nothing heard for NoopTimeout since the ping ends the
+// connection. An idle connection is pinged every NoopInterval. Pings are
+// immediate NOP-Outs: gotgt hangs on others, and the command window may be closed.
 
 // waitingSince gives the time since when an answer is due, 0 if none is.
 func (s *Session) waitingSince() int64 {
-	var at int64
-	if t := s.tasks.first(); t != nil {
-		at = t.at
-	}
-	if at == 0 {
+	t := s.tasks.first()
+	if t == nil {
 		return 0
 	}
-	return max(at, s.lastRecv, s.lastTaken)
+	return max(t.at, s.lastRecv, s.lastTaken)
 }
 
 // nextKeepAlive is the time keepAlive wants to be called. While commands come
-// and go it stays SuspectAfter ahead without being moved for each of them.
+// and go it stays ahead without being moved for each of them.
 func (s *Session) nextKeepAlive() int64 {
-	now := s.env.Now()
 	since := s.waitingSince()
-	if since == 0 {
-		if s.cfg.NoopInterval < 0 {
-			return 0
-		}
-		return max(s.lastRecv+int64(s.cfg.NoopInterval), now+1)
+	switch {
+	case since == 0 && s.cfg.NoopInterval < 0:
+		return 0
+	case since == 0:
+		return s.lastRecv + int64(s.cfg.NoopInterval)
+	case s.ping == nil:
+		return since + int64(s.cfg.SuspectAfter)/2
+	case !s.silent:
+		return min(since+int64(s.cfg.SuspectAfter), s.pingDeadline(since))
 	}
-	at := since + int64(s.cfg.SuspectAfter)
-	if s.silent {
-		at = now + int64(s.cfg.NoopInterval)
-	}
-	if s.ping != nil {
-		at = min(max(at, now+1), max(s.ping.at, since)+int64(s.cfg.NoopTimeout))
-	}
-	return max(at, now+1)
+	return s.pingDeadline(since)
+}
+
+func (s *Session) pingDeadline(since int64) int64 {
+	return max(s.ping.at, since) + int64(s.cfg.NoopTimeout)
 }
 
 // touch makes sure, at the start of a command, that the silence of its answer
 // will be noticed in time.
 func (s *Session) touch(now int64) {
-	if due := now + int64(s.cfg.SuspectAfter); s.timerAt == 0 || s.timerAt > due {
+	if due := now + int64(s.cfg.SuspectAfter)/2; s.timerAt == 0 || s.timerAt > due {
 		s.timerAt = due
 		s.env.SetTimer(due)
 	}
@@ -62,23 +59,20 @@ func (s *Session) keepAlive(now int64) {
 		return
 	}
 	since := s.waitingSince()
-	if since == 0 {
+	quiet := time.Duration(now - since)
+	switch {
+	case since == 0:
 		if s.cfg.NoopInterval >= 0 && now-s.lastRecv >= int64(s.cfg.NoopInterval) {
 			s.sendPing(now)
 		}
-		return
-	}
-	if s.ping != nil && now-max(s.ping.at, since) >= int64(s.cfg.NoopTimeout) {
-		e := s.err(KindTimeout, "nothing received for %v, and no answer to a ping",
-			time.Duration(now-since).Round(time.Millisecond))
-		s.Drop(e)
-		return
-	}
-	if !s.silent && now-since >= int64(s.cfg.SuspectAfter) {
-		s.silent = true
-		if s.ping == nil {
+	case s.ping == nil:
+		if quiet >= s.cfg.SuspectAfter/2 {
 			s.sendPing(now)
 		}
+	case now >= s.pingDeadline(since):
+		s.Drop(s.err(KindTimeout, "nothing received for %v, and no answer to a ping", quiet.Round(time.Millisecond)))
+	case !s.silent && quiet >= s.cfg.SuspectAfter:
+		s.silent = true
 		s.obs.SessionSilent(s)
 	}
 }

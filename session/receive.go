@@ -115,7 +115,7 @@ func (c *conn) scsiResponse(v pdu.SCSIResponseView, data []byte) error {
 		return c.protocolErr("SCSI response for task %08x, which is not in flight", v.ITT())
 	}
 	if cmd := t.cmd; cmd != nil {
-		if v.Response() != pdu.ResponseCompleted {
+		if v.Response() != pdu.ServiceCompleted {
 			cmd.Err = c.s.err(KindResponse, "the target could not finish the command (response %02x)", uint8(v.Response()))
 			cmd.Err.Sent = true
 		}
@@ -190,18 +190,18 @@ func (c *conn) completeWaiting() {
 func (c *conn) async(v pdu.AsyncView, data []byte) error {
 	s := c.s
 	switch ev := v.AsyncEvent(); ev {
-	case pdu.AsyncSCSI:
+	case pdu.AsyncSCSIEvent:
 		if sense, ok := scsi.ParseSense(senseOf(data)); ok {
 			s.log.Info("target reports", "lun", scsi.LUN(v.LUN()).String(), "sense", sense.String())
 		}
-	case pdu.AsyncLogoutRequest, pdu.AsyncNegotiate:
+	case pdu.AsyncLogoutRequest, pdu.AsyncNegotiationRequest:
 		// A renegotiation is answered by a fresh login, which settles everything anew.
 		wait := time.Duration(v.Param3()) * time.Second
 		s.log.Info("target asks for a logout", "within", wait)
 		s.logoutAt = s.env.Now() + int64(max(wait, 100*time.Millisecond))
 		s.rearm()
 		s.drained()
-	case pdu.AsyncDropConnection, pdu.AsyncDropSession:
+	case pdu.AsyncConnectionDrop, pdu.AsyncSessionDrop:
 		s.waitFloor = time.Duration(v.Param2()) * time.Second
 		return s.err(KindTarget, "the target announces that it drops the connection")
 	default:

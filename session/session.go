@@ -41,7 +41,7 @@ type Observer interface {
 	// buffer is touched any more. Unless the session is closing it tries again
 	// by itself at retryAt (loop time).
 	SessionDown(s *Session, err *Error, retryAt int64)
-	// SessionSilent: commands or a ping are outstanding and nothing at all was
+	// SessionSilent: commands and a ping are outstanding and nothing at all was
 	// received for SuspectAfter. SessionAlive: bytes came again.
 	SessionSilent(s *Session)
 	SessionAlive(s *Session)
@@ -271,7 +271,7 @@ func (cfg Config) withDefaults() (Config, error) {
 	}{
 		{&cfg.LoginTimeout, 10 * time.Second}, {&cfg.LogoutTimeout, 5 * time.Second},
 		{&cfg.NoopInterval, time.Second}, {&cfg.NoopTimeout, 2 * time.Second},
-		{&cfg.SuspectAfter, 150 * time.Millisecond},
+		{&cfg.SuspectAfter, 200 * time.Millisecond},
 		{&cfg.ReconnectMin, 100 * time.Millisecond}, {&cfg.ReconnectMax, 5 * time.Second},
 	} {
 		if *d.v == 0 {

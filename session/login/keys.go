@@ -213,8 +213,9 @@ func (n *negotiator) takeAuth(value string) error {
 		return nil
 	}
 	return &Error{
-		Msg:  fmt.Sprintf("the target wants AuthMethod=%s", value),
-		Hint: "this target does not let initiators in without authentication",
+		Status: 0x0201,
+		Msg:    fmt.Sprintf("the target wants AuthMethod=%s", value),
+		Hint:   "this target does not let initiators in without authentication",
 	}
 }
 

@@ -41,8 +41,8 @@ type Request struct {
 
 // Error is a login that failed on what the target said.
 type Error struct {
-	// Status is the target's status when it refused (class 1, 2 or 3), or 0 when
-	// the target broke the protocol or wants what we do not have.
+	// Status is the target's status when it refused (class 1, 2 or 3), 0201 when
+	// it wants authentication, or 0 when it broke the protocol.
 	Status pdu.LoginStatus
 	// Redirect is the portal a status of class 1 sends us to ("host:port").
 	Redirect string
@@ -51,14 +51,10 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	s := e.Msg
-	if e.Status != 0 {
-		s = fmt.Sprintf("%s (status %04x)", s, uint16(e.Status))
-	}
 	if e.Hint != "" {
-		s += "; " + e.Hint
+		return e.Msg + "; " + e.Hint
 	}
-	return s
+	return e.Msg
 }
 
 // Machine is one login. Make one with New for each connection.
