@@ -17,8 +17,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// runFor fills, loads for a while, and verifies.
-func runFor(t *testing.T, server *fakeServer, duration time.Duration) (nbdload.Stats, error) {
+// enough ends a run of the load.
+type enough func(nbdload.Stats) bool
+
+func operations(n int64) enough { return func(s nbdload.Stats) bool { return s.Operations >= n } }
+
+func mismatch(s nbdload.Stats) bool { return s.Mismatches > 0 }
+
+// run fills, loads until it is enough, but for 10 s at most, and verifies.
+func run(t *testing.T, server *fakeServer, until enough) (nbdload.Stats, error) {
 	t.Helper()
 	path := startServer(t, server)
 	runner, err := nbdload.NewRunner(nbdload.Load{Clients: []*nbdload.Client{dial(t, path), dial(t, path)}, Seed: 7, Bytes: 1 << 20})
@@ -27,14 +34,16 @@ func runFor(t *testing.T, server *fakeServer, duration time.Duration) (nbdload.S
 		return runner.Stats(), err
 	}
 	runner.Start()
-	time.Sleep(duration)
+	for start := time.Now(); !until(runner.Stats()) && time.Since(start) < 10*time.Second; {
+		time.Sleep(5 * time.Millisecond)
+	}
 	runner.Stop()
 	err = runner.Verify()
 	return runner.Stats(), err
 }
 
 func TestLoadFindsNothingWrongWithAnHonestServer(t *testing.T) {
-	stats, err := runFor(t, &fakeServer{}, 300*time.Millisecond)
+	stats, err := run(t, &fakeServer{}, operations(3000))
 	require.NoError(t, err)
 	assert.Zero(t, stats.Errors)
 	assert.Zero(t, stats.Mismatches)
@@ -65,7 +74,7 @@ func TestLoadFindsEveryKindOfLie(t *testing.T) {
 		"partial answer": {after: everyHundredth(0, func(r *request) { clear(r.data[len(r.data)-100:]) })},
 	} {
 		t.Run(name, func(t *testing.T) {
-			stats, _ := runFor(t, server, 200*time.Millisecond)
+			stats, _ := run(t, server, mismatch)
 			assert.Positive(t, stats.Mismatches)
 			assert.NotEmpty(t, stats.Problems)
 			assert.Zero(t, stats.Errors)
@@ -89,7 +98,7 @@ func TestLoadFindsALateWrite(t *testing.T) {
 		}
 		return 0
 	}
-	stats, _ := runFor(t, server, 500*time.Millisecond)
+	stats, _ := run(t, server, mismatch)
 	assert.Positive(t, stats.Mismatches)
 }
 
@@ -108,7 +117,7 @@ func TestLoadCountsErrorsAndTheirWritesStayPossible(t *testing.T) {
 		}
 		return 0
 	}
-	stats, err := runFor(t, server, 300*time.Millisecond)
+	stats, err := run(t, server, operations(3000))
 	require.NoError(t, err)
 	assert.Positive(t, stats.Errors)
 	assert.Zero(t, stats.Mismatches)

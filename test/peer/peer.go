@@ -143,7 +143,7 @@ func RepositoryRoot() string {
 	return filepath.Join(filepath.Dir(file), "..", "..")
 }
 
-// buildOnce compiles each command at most once per process into a folder that RemoveBuilt removes.
+// built holds the commands compiled so far, each once per process, in a folder that RemoveBuilt removes.
 var built struct {
 	sync.Mutex
 	dir  string
@@ -152,7 +152,7 @@ var built struct {
 }
 
 // buildCommand compiles pkg of the module in moduleDir and returns the path of the binary.
-func buildCommand(moduleDir, pkg string) (string, error) {
+func buildCommand(moduleDir, pkg string, flags ...string) (string, error) {
 	built.Lock()
 	defer built.Unlock()
 	if built.dir == "" {
@@ -166,7 +166,7 @@ func buildCommand(moduleDir, pkg string) (string, error) {
 		return path, built.err[pkg]
 	}
 	path := filepath.Join(built.dir, filepath.Base(pkg))
-	cmd := exec.Command("go", "build", "-o", path, pkg)
+	cmd := exec.Command("go", append(append([]string{"build", "-o", path}, flags...), pkg)...)
 	cmd.Dir = moduleDir
 	output, err := cmd.CombinedOutput()
 	if err != nil {
