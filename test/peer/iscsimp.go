@@ -234,3 +234,20 @@ func NeedLogin(t testing.TB, login Login) *Device {
 	})
 	return device
 }
+
+// WaitExit waits until iscsimp ended by itself, as after `iscsimp logout`, and returns an error unless its status was 0.
+func (d *Device) WaitExit(ctx context.Context) error {
+	defer os.RemoveAll(d.RuntimeDir)
+	select {
+	case <-d.done:
+	case <-time.After(15 * time.Second):
+		d.Kill()
+		return fmt.Errorf("iscsimp did not end; its log:\n%s", d.Output())
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if d.err != nil {
+		return fmt.Errorf("iscsimp ended with %w; its log:\n%s", d.err, d.Output())
+	}
+	return nil
+}
