@@ -91,9 +91,14 @@ func (e *CommandError) Error() string {
 func (e *CommandError) appendWhere(b *strings.Builder) {
 	s := &e.Sense
 	switch s.Key {
-	case KeyMediumError, KeyHardwareError, KeyMiscompare, KeyRecoveredError:
-		if s.HasInfo {
-			b.WriteString(", information ")
+	case KeyMediumError, KeyHardwareError, KeyRecoveredError:
+		if s.HasInfo { // SBC-3 §4.18.1: the LBA
+			b.WriteString(" at block ")
+			b.WriteString(strconv.FormatUint(s.Information, 10))
+		}
+	case KeyMiscompare:
+		if s.HasInfo { // SBC-3 §5.2: offset of the first byte that differs
+			b.WriteString(" at byte ")
 			b.WriteString(strconv.FormatUint(s.Information, 10))
 		}
 	case KeyIllegalRequest:

@@ -135,7 +135,10 @@ func (a Identity) String() string {
 	if name == "" {
 		name = "unit without a name"
 	}
-	return fmt.Sprintf("%s (%s %s, %s)", name, a.Vendor, a.Product, a.Capacity)
+	if what := strings.TrimSpace(a.Vendor + " " + a.Product); what != "" {
+		return fmt.Sprintf("%s (%s, %s)", name, what, a.Capacity)
+	}
+	return fmt.Sprintf("%s (%s)", name, a.Capacity)
 }
 
 // Match is the result of SameUnit.
