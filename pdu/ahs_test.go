@@ -158,6 +158,7 @@ func TestSplitSense(t *testing.T) {
 
 func TestAppendSense(t *testing.T) {
 	assert.Equal(t, unhex(t, "ee 0003 700005"), AppendSense([]byte{0xee}, []byte{0x70, 0, 5}))
+	assert.Len(t, AppendSense(nil, make([]byte, 65535)), 2+65535)
 	assert.Panics(t, func() { AppendSense(nil, make([]byte, 65536)) })
 }
 

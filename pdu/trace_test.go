@@ -74,6 +74,20 @@ func TestAppendTraceExample(t *testing.T) {
 		string(AppendTrace(nil, true, tracedPDUs()[0])))
 }
 
+// Codes of any value, known or not, leave a line of text in the trace.
+func TestAppendTraceOfEveryCode(t *testing.T) {
+	for _, c := range codecs() {
+		header := unhex(t, c.golden)
+		for _, at := range []int{1, 2, 3, 36, 37} {
+			for code := range 256 {
+				b := append([]byte(nil), header...)
+				b[at] = byte(code)
+				require.Contains(t, string(AppendTrace(nil, true, b)), BHS(b).Opcode().String()+" ")
+			}
+		}
+	}
+}
+
 func TestAppendTraceDoesNotAllocate(t *testing.T) {
 	buf := make([]byte, 0, 1024)
 	headers := tracedPDUs()
