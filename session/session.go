@@ -229,11 +229,13 @@ func (s *Session) err(k Kind, format string, args ...any) *Error {
 
 // withDefaults validates cfg and fills in the defaults.
 func (cfg Config) withDefaults() (Config, error) {
-	if cfg.InitiatorName == "" {
-		return cfg, errors.New("session: no initiator name")
+	if err := checkName("initiator", cfg.InitiatorName); err != nil {
+		return cfg, err
 	}
-	if cfg.TargetName == "" && !cfg.Discovery {
-		return cfg, errors.New("session: no target name")
+	if !cfg.Discovery {
+		if err := checkName("target", cfg.TargetName); err != nil {
+			return cfg, err
+		}
 	}
 	if cfg.Portal == "" {
 		return cfg, errors.New("session: no portal")
@@ -284,4 +286,22 @@ func (cfg Config) withDefaults() (Config, error) {
 	}
 	cfg.Logger = cfg.Logger.With("portal", cfg.Portal)
 	return cfg, nil
+}
+
+// checkName refuses what cannot be an iSCSI name (RFC 7143 §4.2.7.1): empty,
+// longer than 223 bytes, or with characters that would break a text key. The
+// rest is the target's to judge.
+func checkName(what, name string) error {
+	if name == "" {
+		return fmt.Errorf("session: no %s name", what)
+	}
+	if len(name) > 223 {
+		return fmt.Errorf("session: the %s name is %d bytes long, at most 223 are allowed", what, len(name))
+	}
+	for _, r := range name {
+		if r <= ' ' || r == 0x7f {
+			return fmt.Errorf("session: the %s name %q contains a blank or control character", what, name)
+		}
+	}
+	return nil
 }
