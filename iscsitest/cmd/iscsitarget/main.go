@@ -1,0 +1,106 @@
+// Command iscsitarget serves the test kit's Target over TCP, so that foreign
+// initiators can be run against it. It is a tool for tests: everybody may log in.
+//
+// It prints one line "portal HOST:PORT" for each portal when it is ready, then
+// "ready", and serves until SIGINT, SIGTERM or the end of standard input (with
+// -stdin).
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/iscsimp/iscsimp/iscsitest"
+)
+
+type options struct {
+	portals   string
+	name      string
+	size      int64
+	blockSize uint
+	luns      int
+	stdin     bool
+	verbose   bool
+	trace     bool
+	readOnly  bool
+	tpgts     bool
+	params    iscsitest.Params
+	quirks    iscsitest.Quirks
+}
+
+func main() {
+	log.SetFlags(log.Lmicroseconds)
+	o := parseFlags()
+	if err := run(o); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func parseFlags() options {
+	var o options
+	flag.StringVar(&o.portals, "portals", "127.0.0.1:0", "comma-separated `addresses` to listen on")
+	flag.StringVar(&o.name, "name", iscsitest.DefaultName, "iSCSI `name` of the target")
+	flag.Int64Var(&o.size, "size", 64<<20, "size of each LUN in `bytes`")
+	flag.UintVar(&o.blockSize, "block-size", 512, "logical block size in `bytes`")
+	flag.IntVar(&o.luns, "luns", 1, "`number` of LUNs, from 0")
+	flag.BoolVar(&o.stdin, "stdin", false, "end when standard input ends")
+	flag.BoolVar(&o.verbose, "v", false, "log logins, losses and violations")
+	flag.BoolVar(&o.trace, "trace", false, "print every PDU")
+	flag.BoolVar(&o.readOnly, "read-only", false, "refuse writes")
+	flag.BoolVar(&o.tpgts, "tpgt-per-portal", false, "give each portal a portal group of its own")
+	flag.BoolVar(&o.params.InitialR2T, "initial-r2t", false, "insist on InitialR2T=Yes")
+	flag.BoolVar(&o.params.NoImmediateData, "no-immediate-data", false, "insist on ImmediateData=No")
+	flag.BoolVar(&o.params.SeparateStatus, "separate-status", false, "send read status in a SCSI Response of its own")
+	flag.BoolVar(&o.quirks.TSIHZero, "tsih-zero", false, "quirk: answer logins with TSIH 0")
+	flag.BoolVar(&o.quirks.NoReinstatement, "no-reinstatement", false, "quirk: keep the old session on reinstatement")
+	flag.Parse()
+	return o
+}
+
+func config(o options) iscsitest.Config {
+	cfg := iscsitest.Config{Name: o.name, Params: o.params, Quirks: o.quirks, LUNs: []iscsitest.LUN{}}
+	for i, addr := range strings.Split(o.portals, ",") {
+		p := iscsitest.Portal{Addr: strings.TrimSpace(addr)}
+		if o.tpgts {
+			p.TPGT = uint16(i + 1)
+		}
+		cfg.Portals = append(cfg.Portals, p)
+	}
+	for i := range o.luns {
+		cfg.LUNs = append(cfg.LUNs, iscsitest.LUN{
+			Number: uint16(i), Size: o.size, BlockSize: uint32(o.blockSize), ReadOnly: o.readOnly,
+		})
+	}
+	if o.verbose {
+		cfg.Logf = log.Printf
+	}
+	return cfg
+}
+
+func run(o options) error {
+	t, err := iscsitest.NewTarget(config(o))
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	for _, addr := range t.Addrs() {
+		fmt.Println("portal", addr)
+	}
+	fmt.Println("ready")
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
+	if o.stdin {
+		go func() {
+			io.Copy(io.Discard, os.Stdin)
+			stop <- os.Interrupt
+		}()
+	}
+	<-stop
+	return nil
+}

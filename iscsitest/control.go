@@ -1,0 +1,194 @@
+package iscsitest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/iscsimp/iscsimp/pdu"
+	"github.com/iscsimp/iscsimp/scsi"
+)
+
+// SessionInfo is a snapshot of one session.
+type SessionInfo struct {
+	TSIH       uint16
+	Initiator  string
+	ISID       [6]byte
+	Target     string // empty for unnamed discovery sessions
+	TPGT       uint16
+	Discovery  bool
+	Since      time.Time
+	Negotiated Negotiated
+	Conns      []ConnInfo
+	ExpCmdSN   uint32
+	MaxCmdSN   uint32
+	Commands   uint64 // SCSI commands received
+	Tasks      int    // SCSI commands received and not answered yet
+	Pings      int    // NOP-Ins that wait for an answer
+}
+
+// ConnInfo is a snapshot of one connection in full feature phase.
+type ConnInfo struct {
+	Number    int // of the connection at this target, from 0
+	CID       uint16
+	Portal    int // index into Config.Portals
+	Remote    net.Addr
+	StatSN    uint32 // of the next response
+	ExpStatSN uint32 // last received
+}
+
+// Sessions returns all sessions, by rising TSIH. Those without connections wait
+// to be reinstated or to time out.
+func (t *Target) Sessions() []SessionInfo {
+	t.mu.Lock()
+	sessions := t.lockedSessions()
+	t.mu.Unlock()
+	infos := make([]SessionInfo, len(sessions))
+	for i, s := range sessions {
+		infos[i] = s.info()
+	}
+	return infos
+}
+
+func (s *session) info() SessionInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lockedUpdateWindow()
+	info := SessionInfo{
+		TSIH: s.tsih, Initiator: s.key.initiator, ISID: s.key.isid, Target: s.key.target,
+		TPGT: s.key.tpgt, Discovery: s.discovery, Since: s.since, Negotiated: s.neg,
+		ExpCmdSN: s.expCmdSN, MaxCmdSN: s.maxCmdSN,
+		Commands: s.commands, Tasks: len(s.tasks), Pings: len(s.pings),
+	}
+	for _, c := range s.conns {
+		info.Conns = append(info.Conns, ConnInfo{
+			Number: c.number, CID: c.cid, Portal: c.portal.index, Remote: c.nc.RemoteAddr(),
+			StatSN: c.nextStat.Load(), ExpStatSN: c.expStatSN.Load(),
+		})
+	}
+	return info
+}
+
+// pick returns the sessions that which says yes to; nil picks all.
+func (t *Target) pick(which func(SessionInfo) bool) []*session {
+	t.mu.Lock()
+	sessions := t.lockedSessions()
+	t.mu.Unlock()
+	var picked []*session
+	for _, s := range sessions {
+		if which == nil || which(s.info()) {
+			picked = append(picked, s)
+		}
+	}
+	return picked
+}
+
+// ByTSIH picks one session, for DropSessions and its like.
+func ByTSIH(tsih uint16) func(SessionInfo) bool {
+	return func(s SessionInfo) bool { return s.TSIH == tsih }
+}
+
+// ByPortal picks the sessions that have a connection through a portal.
+func ByPortal(index int) func(SessionInfo) bool {
+	return func(s SessionInfo) bool {
+		for _, c := range s.Conns {
+			if c.Portal == index {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// DropSessions ends sessions without a word: tasks, state and connections
+// (RST). A nil function picks all. It returns how many there were.
+func (t *Target) DropSessions(which func(SessionInfo) bool) int {
+	picked := t.pick(which)
+	for _, s := range picked {
+		s.end(endDropped)
+	}
+	return len(picked)
+}
+
+// CutConnections resets the connections of sessions, which live on as after any
+// connection loss. A nil function picks all. It returns how many there were.
+func (t *Target) CutConnections(which func(SessionInfo) bool) int {
+	n := 0
+	for _, c := range t.connsOf(t.pick(which)) {
+		c.abort(true)
+		n++
+	}
+	return n
+}
+
+// connsOf returns all connections of the sessions.
+func (t *Target) connsOf(sessions []*session) []*conn {
+	var conns []*conn
+	for _, s := range sessions {
+		s.mu.Lock()
+		conns = append(conns, s.lockedConns()...)
+		s.mu.Unlock()
+	}
+	return conns
+}
+
+// SendAsync sends an Asynchronous Message on every connection of the sessions
+// picked (RFC 7143 §11.9); data is the data segment, see AsyncSense. It returns
+// on how many. What the event announces the caller has to do itself.
+func (t *Target) SendAsync(which func(SessionInfo) bool, a pdu.Async, data []byte) int {
+	conns := t.connsOf(t.pick(which))
+	for _, c := range conns {
+		o := &outPDU{data: data}
+		a.AppendTo(o.bhs[:0])
+		c.send(o)
+	}
+	return len(conns)
+}
+
+// AsyncSense is the data segment of an Asynchronous Message with sense data (§11.9.4).
+func AsyncSense(key scsi.SenseKey, asc scsi.ASC) []byte {
+	sense := scsi.AppendFixedSense(nil, key, asc)
+	return append([]byte{byte(len(sense) >> 8), byte(len(sense))}, sense...)
+}
+
+// SendNOPIn sends a NOP-In on every connection of the sessions picked (§11.19);
+// ping asks for an answer, see SessionInfo.Pings. It returns on how many.
+func (t *Target) SendNOPIn(which func(SessionInfo) bool, ping bool) int {
+	conns := t.connsOf(t.pick(which))
+	for _, c := range conns {
+		in := pdu.NOPIn{ITT: pdu.ReservedTag, TTT: pdu.ReservedTag}
+		if ping {
+			s := c.sess
+			s.mu.Lock()
+			in.TTT = s.lockedTTT()
+			s.pings[in.TTT] = in.LUN
+			s.mu.Unlock()
+		}
+		o := &outPDU{stat: statShown}
+		in.AppendTo(o.bhs[:0])
+		c.send(o)
+	}
+	return len(conns)
+}
+
+// SendReject sends a Reject of the PDU whose header is given (§11.17) on every
+// connection of the sessions picked. It returns on how many.
+func (t *Target) SendReject(which func(SessionInfo) bool, reason pdu.RejectReason, bhs pdu.BHS) int {
+	conns := t.connsOf(t.pick(which))
+	for _, c := range conns {
+		c.reject(bhs, reason)
+	}
+	return len(conns)
+}
+
+// DialContext connects through net.Pipe to the portal whose address is given;
+// it fits where a dial function like that of net.Dialer is wanted.
+func (t *Target) DialContext(_ context.Context, _, address string) (net.Conn, error) {
+	for i, addr := range t.Addrs() {
+		if addr == address {
+			return t.Dial(i)
+		}
+	}
+	return nil, &net.OpError{Op: "dial", Net: "tcp", Err: fmt.Errorf("no portal at %s", address)}
+}

@@ -1,0 +1,397 @@
+package iscsitest
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/iscsimp/iscsimp/pdu"
+	"github.com/iscsimp/iscsimp/scsi"
+)
+
+// task is one SCSI command from its reception to its response.
+type task struct {
+	s         *session
+	c         *conn // allegiance (§4.2.5.1)
+	cmd       Command
+	immediate bool
+	edtl      uint32 // Expected Data Transfer Length
+	lun       *lun   // nil if there is none of that number
+	action    Action
+
+	// Guarded by s.mu.
+	delivered   bool    // its turn in the order of CmdSN has come
+	begun       bool    // nothing (delay, hang) keeps it from asking for data
+	ran         bool    // handed to the LUN, or answered
+	failed      *result // what it will be answered with, known before all data is here
+	buf         []byte  // the write data wanted
+	got         uint32  // unsolicited bytes received
+	unsolicited bool    // unsolicited Data-Out PDUs are still to come
+	unsolSN     uint32  // DataSN of the next one
+	asked       uint32  // bytes received unsolicited or asked for by R2T
+	r2ts        []*r2t  // outstanding, oldest first
+	r2tSN       uint32  // R2TSN of the next one
+
+	// exec is held while the LUN works on the task: abort waits for it, so that
+	// nothing happens on the medium after an abort was answered.
+	exec  sync.Mutex    // guards everything below
+	over  bool          // must not be carried out any more
+	held  *Hold         // what it waits for now
+	ended chan struct{} // closed with over; nil unless somebody waits
+}
+
+// result is what a LUN makes of a command.
+type result struct {
+	status scsi.Status
+	sense  []byte
+	data   []byte // Data-In, all that the command has to give
+	moved  uint32 // Data-Out bytes the command wanted, if it succeeded
+}
+
+func checkCondition(key scsi.SenseKey, asc scsi.ASC) result {
+	return result{status: scsi.CheckCondition, sense: scsi.AppendFixedSense(nil, key, asc)}
+}
+
+// lockedNewTask makes the task of a SCSI Command PDU. It is not ok if the
+// Initiator Task Tag is in use; known is true if that is by the same command,
+// sent again, which has to be ignored (§7.2.1).
+func (s *session) lockedNewTask(r *request) (known, ok bool) {
+	v := pdu.SCSICommandView(r.header())
+	if old := s.tasks[v.ITT()]; old != nil {
+		return !v.Immediate() && old.cmd.CmdSN == v.CmdSN() && old.cmd.CDB == scsi.CDB(v.CDB()), false
+	}
+	s.commands++
+	delete(s.aborted, v.ITT())
+	t := &task{
+		s: s, c: r.c, cmd: *commandOf(v), immediate: v.Immediate(),
+		edtl: v.ExpectedDataLen(), action: r.action,
+	}
+	if n, ok := t.cmd.LUN.Number(); ok && s.node != nil {
+		t.lun = s.node.lun(n)
+	}
+	if t.cmd.Write && t.lun != nil {
+		t.buf = make([]byte, min(uint64(t.edtl), t.lun.dataOutLen(t.cmd.CDB)))
+	}
+	r.task = t
+	s.tasks[v.ITT()] = t
+	t.lockedImmediate(v, r.data)
+	return true, true
+}
+
+// lockedImmediate checks the command PDU itself and takes its data (§11.3).
+func (t *task) lockedImmediate(v pdu.SCSICommandView, data []byte) {
+	neg, n := &t.s.neg, uint32(len(data))
+	t.unsolicited = t.cmd.Write && !v.Final()
+	var why string
+	switch {
+	case !t.cmd.Write && !v.Final():
+		why = "neither W nor F bit (§11.3.1)"
+	case n > 0 && !t.cmd.Write:
+		why = "immediate data without W bit (§11.3.6)"
+	case n > 0 && !neg.ImmediateData:
+		why = "immediate data although ImmediateData=No (§13.11)"
+	case n > neg.FirstBurstLength:
+		why = fmt.Sprintf("%d bytes of immediate data, FirstBurstLength is %d (§13.14)", n, neg.FirstBurstLength)
+	case n > 0 && n > t.edtl:
+		why = fmt.Sprintf("%d bytes of immediate data, Expected Data Transfer Length is %d (§11.3.4)", n, t.edtl)
+	case t.unsolicited && neg.InitialR2T:
+		why = "F=0 although InitialR2T=Yes (§13.10)"
+	case t.unsolicited && n == t.edtl:
+		why = "F=0 although all data is in the command (§11.3.4)"
+	case t.cmd.Read && t.cmd.Write:
+		why = "bidirectional commands are not supported by this target"
+	}
+	if why != "" {
+		t.lockedFail(v, why, scsi.ASCUnexpectedUnsolicited)
+	}
+	t.got = n
+	copy(t.buf, data)
+}
+
+// lockedFail notes a violation that ends the task with CHECK CONDITION once
+// all data that is on its way has come (§11.4.7.2, §11.17.1).
+func (t *task) lockedFail(bhs []byte, why string, asc scsi.ASC) {
+	t.c.violation(bhs, "%s", why)
+	if t.failed == nil {
+		res := checkCondition(scsi.KeyAbortedCommand, asc)
+		t.failed = &res
+	}
+}
+
+// startTask begins a task whose turn has come.
+func (s *session) startTask(r *request) {
+	t := r.task
+	switch {
+	case t.action.terminal == actDrop:
+	case t.action.delay > 0 || t.action.hang != nil:
+		s.t.wg.Go(func() {
+			if t.sleep(t.action.delay) && t.waitFor(t.action.hang) {
+				s.begin(t)
+			}
+		})
+	default:
+		s.begin(t)
+	}
+}
+
+// begin lets a task ask for its data, or run if there is nothing to ask for.
+func (s *session) begin(t *task) {
+	early := t.preview() // may look at the LUN, so not under the session's lock
+	s.mu.Lock()
+	t.begun = true
+	if t.failed == nil {
+		t.failed = early
+	}
+	t.asked = max(t.got, t.asked)
+	run := s.lockedAdvance(t)
+	s.mu.Unlock()
+	if run {
+		s.run(t)
+	}
+}
+
+// preview is the result of a task that will not be carried out, else nil.
+func (t *task) preview() *result {
+	if t.action.terminal == actFail {
+		return &result{status: t.action.status, sense: t.action.sense}
+	}
+	return t.s.judge(t)
+}
+
+// lockedAdvance asks for more data, and reports whether the task can run.
+func (s *session) lockedAdvance(t *task) (run bool) {
+	if !t.begun || t.ran || t.unsolicited || s.tasks[t.cmd.ITT] != t {
+		return false
+	}
+	if t.failed == nil {
+		s.lockedSolicit(t)
+	}
+	if len(t.r2ts) > 0 {
+		return false
+	}
+	t.ran = true
+	return true
+}
+
+// run carries a task out: here and now if the medium is memory, else on a
+// goroutine of its own, because it may take its time.
+func (s *session) run(t *task) {
+	switch {
+	case t.failed != nil:
+		s.finish(t, *t.failed)
+	case t.action.holdWrite != nil:
+		s.t.wg.Go(func() {
+			if t.waitFor(t.action.holdWrite) {
+				s.execute(t)
+			}
+		})
+	case t.lun != nil && t.lun.mayBlock:
+		s.t.wg.Go(func() { s.execute(t) })
+	default:
+		s.execute(t)
+	}
+}
+
+// execute has the LUN do the work, unless the task was aborted.
+func (s *session) execute(t *task) {
+	t.exec.Lock()
+	if t.over {
+		t.exec.Unlock()
+		return
+	}
+	res := s.work(t)
+	t.exec.Unlock()
+	s.finish(t, res)
+}
+
+// abort keeps a task, which must have been taken out of its session, from being
+// carried out, and waits if that is just happening. It returns false if a hold
+// lets the task live on.
+func (t *task) abort(why endReason) bool {
+	t.exec.Lock()
+	defer t.exec.Unlock()
+	if t.held != nil && why != endClosed {
+		switch t.held.Scope {
+		case HoldZombie:
+			return true // nobody can reach it any more
+		case HoldHung:
+			if why == endTimeout || why == endDropped {
+				return false
+			}
+		}
+	}
+	if !t.over {
+		t.over = true
+		if t.ended != nil {
+			close(t.ended)
+		}
+	}
+	return true
+}
+
+// lockedEnded returns a channel that closes when the task is aborted.
+func (t *task) lockedEnded() <-chan struct{} {
+	if t.ended == nil {
+		t.ended = make(chan struct{})
+	}
+	return t.ended
+}
+
+// sleep waits for d; false if the task was aborted meanwhile.
+func (t *task) sleep(d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	t.exec.Lock()
+	over, ended := t.over, t.lockedEnded()
+	t.exec.Unlock()
+	if over {
+		return false
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ended:
+		return false
+	}
+}
+
+// waitFor waits for a hold, if there is one; false if the task was aborted
+// meanwhile or the target closed.
+func (t *task) waitFor(h *Hold) bool {
+	if h == nil {
+		return true
+	}
+	t.exec.Lock()
+	over, ended := t.over, t.lockedEnded()
+	if !over {
+		t.held = h
+	}
+	t.exec.Unlock()
+	if over {
+		return false
+	}
+	h.arrive()
+	select {
+	case <-h.released:
+	case <-ended:
+	case <-t.s.t.done:
+		return false
+	}
+	t.exec.Lock()
+	defer t.exec.Unlock()
+	t.held = nil
+	return !t.over
+}
+
+// finish answers a task, if it still is one.
+func (s *session) finish(t *task, res result) {
+	if len(res.sense) > 0 && t.lun != nil {
+		res.sense = t.lun.formatSense(res.sense)
+	}
+	out := t.answer(res)
+	if !s.t.rules.any() {
+		s.answer(t, out)
+		return
+	}
+	last := out[len(out)-1]
+	e := &Event{
+		Dir: FromTarget, Portal: t.c.portal.index, Conn: t.c.number, TSIH: s.tsih,
+		BHS: last.bhs[:], Data: last.data, Index: int(t.c.outIndex.Load()), Command: &t.cmd,
+	}
+	a := merge(s.t.rules.match(e))
+	switch a.terminal {
+	case actClose, actReset:
+		t.c.abort(a.terminal == actReset)
+		return
+	case actDrop:
+		out = nil
+	}
+	if a.delay == 0 && a.hang == nil {
+		s.answer(t, out)
+		return
+	}
+	s.t.wg.Go(func() {
+		if t.sleep(a.delay) && t.waitFor(a.hang) {
+			s.answer(t, out)
+		}
+	})
+}
+
+// answer sends the answer of a task and forgets it. A task that was aborted
+// meanwhile is not answered (§11.5.1).
+func (s *session) answer(t *task, out []*outPDU) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tasks[t.cmd.ITT] != t {
+		return
+	}
+	delete(s.tasks, t.cmd.ITT)
+	s.lockedReleaseSlot(t)
+	t.c.send(out...)
+}
+
+// answer makes the PDUs that end the task: Data-In and status.
+func (t *task) answer(res result) []*outPDU {
+	neg := &t.s.neg
+	var out []*outPDU
+	var dataSN uint32
+	over, under, residual := t.residual(res)
+	inStatus := res.status == scsi.Good && !t.s.params.SeparateStatus
+	if t.cmd.Read && !t.cmd.Write {
+		data := res.data[:min(len(res.data), int(t.edtl))]
+		segment := int(neg.SendMRDSL)
+		if t.s.t.cfg.Quirks.IgnoreMRDSL {
+			segment = 64 << 10
+		}
+		for off := 0; off < len(data); {
+			// A sequence ends at each multiple of MaxBurstLength (§11.7.1).
+			burst := int(neg.MaxBurstLength) - off%int(neg.MaxBurstLength)
+			n := min(segment, burst, len(data)-off)
+			last := off+n == len(data)
+			in := pdu.DataIn{
+				Final: last || n == burst, ITT: t.cmd.ITT, TTT: pdu.ReservedTag,
+				DataSN: dataSN, BufferOffset: uint32(off),
+			}
+			o := &outPDU{data: data[off : off+n], stat: statNone}
+			if last && inStatus {
+				in.HasStatus, in.Status = true, uint8(res.status)
+				in.Overflow, in.Underflow, in.ResidualCount = over, under, residual
+				o.stat = statNumbered
+			}
+			in.AppendTo(o.bhs[:0])
+			out = append(out, o)
+			off += n
+			dataSN++
+		}
+		if len(out) > 0 && inStatus {
+			return out
+		}
+	}
+	r := pdu.SCSIResponse{
+		Status: uint8(res.status), ITT: t.cmd.ITT, ExpDataSN: dataSN + t.r2tSN,
+		Overflow: over, Underflow: under, ResidualCount: residual,
+	}
+	o := &outPDU{}
+	if len(res.sense) > 0 {
+		o.data = slices.Concat([]byte{byte(len(res.sense) >> 8), byte(len(res.sense))}, res.sense)
+	}
+	r.AppendTo(o.bhs[:0])
+	return append(out, o)
+}
+
+// residual compares what the command had to move with what the initiator
+// expected (§11.4.5.2).
+func (t *task) residual(res result) (over, under bool, n uint32) {
+	presented := uint32(len(res.data)) + res.moved
+	switch {
+	case presented > t.edtl:
+		return true, false, presented - t.edtl
+	case presented < t.edtl:
+		return false, true, t.edtl - presented
+	}
+	return false, false, 0
+}
