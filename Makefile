@@ -1,0 +1,76 @@
+# iscsimp: what CI and people run. Everything here works on a bare Debian with
+# Go; what is missing is installed by `make deps` (needs root).
+
+GO      ?= go
+TOOLS   := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
+PKGS    := ./...
+FUZZ    ?= 10s
+
+.PHONY: all build demo test test-unit test-race test-real target-check lint fmt vet fuzz bench bench-full deps clean cross
+
+all: build
+
+build: bin/iscsimp
+
+bin/iscsimp: FORCE
+	CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./cmd/iscsimp
+
+FORCE:
+
+# The main job: discover, log in everywhere, export, load, one path slow, one cut.
+demo: build
+	cd test && $(GO) build -o ../bin/ ./cmd/gotgtd ./cmd/demo
+	bin/demo -iscsimp bin/iscsimp -gotgtd bin/gotgtd
+
+# All tests: the project's own, then those against targets and NBD clients
+# nobody here wrote.
+test: vet test-race test-invariants target-check test-real fuzz
+
+test-unit:
+	$(GO) test -shuffle=on $(PKGS)
+
+test-race:
+	$(GO) test -race -shuffle=on $(PKGS)
+
+# Released buffers are scribbled over, and impossible states panic.
+test-invariants:
+	$(GO) test -tags invariants -shuffle=on ./nbd ./mpio ./session/... ./initiator
+
+# Real targets (gotgt, tgtd) and real NBD clients (fio, nbdinfo, nbdcopy, qemu-io).
+test-real: deps build
+	cd test && $(GO) vet ./... && $(GO) test -race -shuffle=on -timeout 15m ./...
+
+# Debian's iscsi-test-cu against our own target, so that it cannot lie.
+target-check: deps
+	iscsitest/target-check.sh
+
+# Every fuzz target for $(FUZZ).
+fuzz:
+	./tools/fuzz.sh $(FUZZ)
+
+vet:
+	$(GO) vet $(PKGS)
+	@out=$$(gofmt -l .); [ -z "$$out" ] || { echo "not gofmt'd: $$out"; exit 1; }
+
+# The full linter; slow to build the first time.
+lint:
+	$(TOOLS) golangci-lint run $(PKGS)
+
+fmt:
+	gofmt -w .
+
+# A short comparison with qemu-nbd + libiscsi on the same tgtd.
+bench: deps build
+	bench/run.sh
+
+# Other systems and byte orders: does it compile?
+cross:
+	for t in linux/amd64 linux/arm64 linux/s390x linux/386 darwin/arm64 windows/amd64 freebsd/amd64; do \
+		echo $$t; GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) build ./... || exit 1; done
+
+# Debian packages the tests use.
+deps:
+	./tools/deps.sh
+
+clean:
+	rm -rf bin
