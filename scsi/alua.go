@@ -2,7 +2,7 @@ package scsi
 
 import "fmt"
 
-// AccessState is the asymmetric access state of a target port group (SPC-4 §5.15.2).
+// AccessState is the asymmetric access state of a target port group (SPC-4).
 type AccessState uint8
 
 // The access states.
@@ -42,7 +42,7 @@ func (s AccessState) Usable() bool {
 	return s == AccessOptimized || s == AccessNonOptimized || s == AccessLBADependent
 }
 
-// PortGroupState is one descriptor of REPORT TARGET PORT GROUPS (SPC-4 §6.37).
+// PortGroupState is one descriptor of REPORT TARGET PORT GROUPS (SPC-4).
 type PortGroupState struct {
 	Group     uint16      // target port group, as in PortGroup
 	State     AccessState // now
@@ -71,8 +71,8 @@ func (p PortGroups) Find(group uint16) (PortGroupState, bool) {
 // extendedHeader is the PARAMETER DATA FORMAT bit of REPORT TARGET PORT GROUPS.
 const extendedHeader = 1 << 5
 
-// ReportTargetPortGroups asks for the states of all target port groups (SPC-4
-// §6.37). extended asks for the transition time too; units older than SPC-4
+// ReportTargetPortGroups asks for the states of all target port groups (SPC-4).
+// extended asks for the transition time too; units older than SPC-4
 // refuse it with ILLEGAL REQUEST.
 func ReportTargetPortGroups(extended bool, alloc uint32) CDB {
 	c := CDB{0: byte(OpMaintenanceIn), 1: SAReportTargetPortGroups}
@@ -153,7 +153,7 @@ func (p PortGroups) AppendTo(dst []byte, extended bool) []byte {
 	return dst
 }
 
-// SetTargetPortGroups asks the target to change access states (SPC-4 §6.45);
+// SetTargetPortGroups asks the target to change access states (SPC-4);
 // the parameter list of paramLen bytes comes from AppendSetTargetPortGroups.
 func SetTargetPortGroups(paramLen uint32) CDB {
 	c := CDB{0: byte(OpMaintenanceOut), 1: SASetTargetPortGroups}

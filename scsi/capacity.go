@@ -7,7 +7,7 @@ import (
 )
 
 // Capacity is the size of a unit and what READ CAPACITY(16) says about its
-// layout (SBC-3 §5.16). It is comparable; the zero Capacity means unknown.
+// layout (SBC-3). It is comparable; the zero Capacity means unknown.
 type Capacity struct {
 	LastLBA               uint64 // address of the last block
 	BlockSize             uint32 // bytes of one logical block
@@ -70,7 +70,7 @@ func (c Capacity) check(what string) error {
 	return nil
 }
 
-// ParseReadCapacity10 reads the 8 bytes of READ CAPACITY(10) (SBC-3 §5.15). If
+// ParseReadCapacity10 reads the 8 bytes of READ CAPACITY(10) (SBC-3). If
 // the result says NeedsReadCapacity16 the size is a lower limit only.
 func ParseReadCapacity10(b []byte) (Capacity, error) {
 	const what = "READ CAPACITY(10) data"
@@ -84,7 +84,7 @@ func ParseReadCapacity10(b []byte) (Capacity, error) {
 	return c, nil
 }
 
-// ParseReadCapacity16 reads the data of READ CAPACITY(16) (SBC-3 §5.16): 32
+// ParseReadCapacity16 reads the data of READ CAPACITY(16) (SBC-3): 32
 // bytes, of which 12 suffice for the size; the rest counts as zero.
 func ParseReadCapacity16(b []byte) (Capacity, error) {
 	const what = "READ CAPACITY(16) data"

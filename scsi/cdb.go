@@ -13,7 +13,7 @@ var be = binary.BigEndian
 // CDB is TEST UNIT READY.
 type CDB [16]byte
 
-// RWFlags are the cache bits of READ and WRITE (SBC-3 §5.11, §5.33), in the
+// RWFlags are the cache bits of READ and WRITE (SBC-3), in the
 // places they have in CDB byte 1.
 type RWFlags uint8
 
@@ -25,16 +25,16 @@ const (
 	rwFlagsMask = FUA | DPO
 )
 
-// Bits of CDB byte 1 of WRITE SAME (SBC-3 §5.45).
+// Bits of CDB byte 1 of WRITE SAME (SBC-3).
 const (
 	writeSameUnmap = 1 << 3
 	writeSameNDOB  = 1 << 0
 )
 
-// TestUnitReady asks whether the unit can serve medium access (SPC-4 §6.47). No data.
+// TestUnitReady asks whether the unit can serve medium access (SPC-4). No data.
 func TestUnitReady() CDB { return CDB{} }
 
-// Inquiry asks for the standard INQUIRY data (SPC-4 §6.6); alloc bytes at most,
+// Inquiry asks for the standard INQUIRY data (SPC-4); alloc bytes at most,
 // 36 suffice for ParseInquiry, 96 hold everything usual.
 func Inquiry(alloc uint16) CDB {
 	c := CDB{0: byte(OpInquiry)}
@@ -42,7 +42,7 @@ func Inquiry(alloc uint16) CDB {
 	return c
 }
 
-// InquiryVPD asks for a page of vital product data (SPC-4 §6.6, §7.8).
+// InquiryVPD asks for a page of vital product data (SPC-4).
 func InquiryVPD(page uint8, alloc uint16) CDB {
 	c := Inquiry(alloc)
 	c[1] = 1 // EVPD
@@ -51,24 +51,24 @@ func InquiryVPD(page uint8, alloc uint16) CDB {
 }
 
 // ReportLuns asks for the LUNs the target offers on this path, well-known ones
-// left out (SPC-4 §6.33). The standard asks for alloc ≥ 16.
+// left out (SPC-4). The standard asks for alloc ≥ 16.
 func ReportLuns(alloc uint32) CDB {
 	c := CDB{0: byte(OpReportLuns)}
 	be.PutUint32(c[6:], alloc)
 	return c
 }
 
-// ReadCapacity10 asks for the last 32-bit LBA and the block size (SBC-3 §5.15): 8 bytes.
+// ReadCapacity10 asks for the last 32-bit LBA and the block size (SBC-3): 8 bytes.
 func ReadCapacity10() CDB { return CDB{0: byte(OpReadCapacity10)} }
 
-// ReadCapacity16 asks for the capacity and provisioning bits (SBC-3 §5.16); alloc is usually 32.
+// ReadCapacity16 asks for the capacity and provisioning bits (SBC-3); alloc is usually 32.
 func ReadCapacity16(alloc uint32) CDB {
 	c := CDB{0: byte(OpServiceActionIn16), 1: SAReadCapacity16}
 	be.PutUint32(c[10:], alloc)
 	return c
 }
 
-// GetLBAStatus asks for the provisioning of extents from lba on (SBC-3 §5.6).
+// GetLBAStatus asks for the provisioning of extents from lba on (SBC-3).
 func GetLBAStatus(lba uint64, alloc uint32) CDB {
 	c := CDB{0: byte(OpServiceActionIn16), 1: SAGetLBAStatus}
 	be.PutUint64(c[2:], lba)
@@ -115,24 +115,24 @@ func Write(lba uint64, blocks uint32, flags RWFlags) CDB {
 	return cdb16(OpWrite16, uint8(flags&rwFlagsMask), lba, blocks)
 }
 
-// Read10 builds READ(10) (SBC-3 §5.11). Blocks it cannot name get a READ(16)
+// Read10 builds READ(10) (SBC-3). Blocks it cannot name get a READ(16)
 // instead: a truncated address would silently read elsewhere.
 func Read10(lba uint64, blocks uint32, flags RWFlags) CDB { return Read(lba, blocks, flags) }
 
-// Write10 builds WRITE(10) (SBC-3 §5.33), or WRITE(16) as for Read10.
+// Write10 builds WRITE(10) (SBC-3), or WRITE(16) as for Read10.
 func Write10(lba uint64, blocks uint32, flags RWFlags) CDB { return Write(lba, blocks, flags) }
 
-// Read16 builds READ(16) (SBC-3 §5.13).
+// Read16 builds READ(16) (SBC-3).
 func Read16(lba uint64, blocks uint32, flags RWFlags) CDB {
 	return cdb16(OpRead16, uint8(flags&rwFlagsMask), lba, blocks)
 }
 
-// Write16 builds WRITE(16) (SBC-3 §5.35).
+// Write16 builds WRITE(16) (SBC-3).
 func Write16(lba uint64, blocks uint32, flags RWFlags) CDB {
 	return cdb16(OpWrite16, uint8(flags&rwFlagsMask), lba, blocks)
 }
 
-// SyncCache10 builds SYNCHRONIZE CACHE(10) (SBC-3 §5.26): the blocks become
+// SyncCache10 builds SYNCHRONIZE CACHE(10) (SBC-3): the blocks become
 // durable; zero blocks means up to the end of the unit, so SyncCache10(0, 0) is
 // a full flush. A range it cannot name gets the 16-byte form.
 func SyncCache10(lba uint64, blocks uint32) CDB {
@@ -142,10 +142,10 @@ func SyncCache10(lba uint64, blocks uint32) CDB {
 	return cdb16(OpSyncCache16, 0, lba, blocks)
 }
 
-// SyncCache16 builds SYNCHRONIZE CACHE(16) (SBC-3 §5.27); see SyncCache10.
+// SyncCache16 builds SYNCHRONIZE CACHE(16) (SBC-3); see SyncCache10.
 func SyncCache16(lba uint64, blocks uint32) CDB { return cdb16(OpSyncCache16, 0, lba, blocks) }
 
-// Unmap builds UNMAP (SBC-3 §5.28) for a parameter list of paramLen bytes, see
+// Unmap builds UNMAP (SBC-3) for a parameter list of paramLen bytes, see
 // AppendUnmapDescriptors.
 func Unmap(paramLen uint16) CDB {
 	c := CDB{0: byte(OpUnmap)}
@@ -164,7 +164,7 @@ func writeSameBits(unmap, ndob bool) (bits uint8) {
 	return bits
 }
 
-// WriteSame10 builds WRITE SAME(10) (SBC-3 §5.43): one block of data goes to all
+// WriteSame10 builds WRITE SAME(10) (SBC-3): one block of data goes to all
 // blocks, or with unmap they may be deallocated if they then read the same. Zero
 // blocks means up to the end of the unit, if BlockLimits.WSNZ is false. ndob (no
 // data-out buffer: zeros) exists in the 16-byte form only, which is built for it
@@ -176,18 +176,18 @@ func WriteSame10(lba uint64, blocks uint32, unmap, ndob bool) CDB {
 	return cdb10(OpWriteSame10, writeSameBits(unmap, false), lba, blocks)
 }
 
-// WriteSame16 builds WRITE SAME(16) (SBC-3 §5.44); see WriteSame10.
+// WriteSame16 builds WRITE SAME(16) (SBC-3); see WriteSame10.
 func WriteSame16(lba uint64, blocks uint32, unmap, ndob bool) CDB {
 	return cdb16(OpWriteSame16, writeSameBits(unmap, ndob), lba, blocks)
 }
 
-// RequestSense asks for sense data in fixed format (SPC-4 §6.39).
+// RequestSense asks for sense data in fixed format (SPC-4).
 func RequestSense(alloc uint8) CDB { return CDB{0: byte(OpRequestSense), 4: alloc} }
 
 // modeDBD is the "disable block descriptors" bit of MODE SENSE.
 const modeDBD = 1 << 3
 
-// ModeSense6 asks for the current values of a mode page (SPC-4 §6.13); page 0x3f
+// ModeSense6 asks for the current values of a mode page (SPC-4); page 0x3f
 // is all of them; dbd leaves the block descriptors out.
 func ModeSense6(page, sub uint8, dbd bool, alloc uint8) CDB {
 	c := CDB{0: byte(OpModeSense6), 2: page & 0x3f, 3: sub, 4: alloc}
@@ -197,7 +197,7 @@ func ModeSense6(page, sub uint8, dbd bool, alloc uint8) CDB {
 	return c
 }
 
-// ModeSense10 is ModeSense6 with room for more data (SPC-4 §6.14).
+// ModeSense10 is ModeSense6 with room for more data (SPC-4).
 func ModeSense10(page, sub uint8, dbd bool, alloc uint16) CDB {
 	c := CDB{0: byte(OpModeSense10), 2: page & 0x3f, 3: sub}
 	if dbd {
@@ -207,7 +207,7 @@ func ModeSense10(page, sub uint8, dbd bool, alloc uint16) CDB {
 	return c
 }
 
-// What ReportSupportedOpcodes reports (SPC-4 §6.35 REPORTING OPTIONS).
+// What ReportSupportedOpcodes reports (SPC-4 REPORTING OPTIONS).
 const (
 	ReportAllOpcodes       uint8 = 0 // the list of all commands; op and sa are ignored
 	ReportOpcode           uint8 = 1 // one command without service actions
@@ -215,7 +215,7 @@ const (
 	ReportOpcodeActionAuto uint8 = 3 // SPC-5: as 1 or 2, as fits
 )
 
-// ReportSupportedOpcodes asks whether the unit knows a command (SPC-4 §6.35);
+// ReportSupportedOpcodes asks whether the unit knows a command (SPC-4);
 // parse the answer of options 1 to 3 with ParseSupportedOpcode.
 func ReportSupportedOpcodes(options uint8, op Opcode, sa uint16, alloc uint32) CDB {
 	c := CDB{0: byte(OpMaintenanceIn), 1: SAReportSupportedOpcodes, 2: options & 0x07, 3: byte(op)}

@@ -17,8 +17,8 @@ func (c CDB) ServiceAction() uint8 {
 	return c[1] & 0x1f
 }
 
-// Len is the number of bytes the command has by its group code (SPC-4
-// §4.2.5.1): 6, 10, 12 or 16. Groups without a fixed length (variable, vendor
+// Len is the number of bytes the command has by its group code (SPC-4):
+// 6, 10, 12 or 16. Groups without a fixed length (variable, vendor
 // specific) count as 16, the whole CDB.
 func (c CDB) Len() int {
 	switch c[0] >> 5 {

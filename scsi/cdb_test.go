@@ -213,6 +213,8 @@ func TestEveryCommandHasAName(t *testing.T) {
 	assert.Equal(t, "opcode 0xc1", Opcode(0xc1).String())
 	assert.Equal(t, "SERVICE ACTION IN(16) action 0x1f", CDB{0: byte(OpServiceActionIn16), 1: 0x1f}.String()[:33])
 	assert.Equal(t, "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", CDB{0: byte(OpMaintenanceIn), 1: SAReportSupportedTMF}.Name())
+	assert.Equal(t, SAGetLBAStatus, GetLBAStatus(0, 0).ServiceAction())
+	assert.Zero(t, Read10(0, 1, FUA).ServiceAction(), "there byte 1 has other bits")
 	for op := range 256 {
 		for sa := range 32 {
 			assert.NotEmpty(t, CDB{0: byte(op), 1: byte(sa)}.String())

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Association says what a designator names (SPC-4 table 592).
+// Association says what a designator names (SPC-4).
 type Association uint8
 
 // The associations.
@@ -17,7 +17,7 @@ const (
 	AssociationDevice Association = 2 // the SCSI target device
 )
 
-// DesignatorType says how an identifier is formed (SPC-4 table 593).
+// DesignatorType says how an identifier is formed (SPC-4).
 type DesignatorType uint8
 
 // The designator types.
@@ -35,14 +35,14 @@ const (
 	DesignatorUUID         DesignatorType = 0xa // 18 bytes, the UUID in the last 16
 )
 
-// Code sets of a designator (SPC-4 table 591).
+// Code sets of a designator (SPC-4).
 const (
 	CodeSetBinary uint8 = 1
 	CodeSetASCII  uint8 = 2
 	CodeSetUTF8   uint8 = 3
 )
 
-// Designator is one descriptor of VPD page 0x83 (SPC-4 §7.8.6).
+// Designator is one descriptor of VPD page 0x83 (SPC-4).
 type Designator struct {
 	ProtocolID  uint8 // 5 is iSCSI; only with PIV
 	CodeSet     uint8 // see CodeSetBinary
@@ -170,7 +170,7 @@ func (d Designator) Number() (uint16, bool) {
 }
 
 // PortGroup returns the target port group and relative target port the
-// designators were asked through (SPC-4 §5.15.2), which say which entry of
+// designators were asked through (SPC-4), which say which entry of
 // REPORT TARGET PORT GROUPS is about this path.
 func PortGroup(list []Designator) (group, port uint16, ok bool) {
 	for _, d := range list {
@@ -211,7 +211,7 @@ func (d Designator) strong() bool {
 	return false
 }
 
-// strongNAA judges an NAA designator (SPC-4 §7.8.6.6): IEEE extended (2), IEEE
+// strongNAA judges an NAA designator (SPC-4): IEEE extended (2), IEEE
 // registered (5) or registered extended (6) with a company's number and
 // something after it. NAA 3 is locally assigned and so proves nothing. tgt
 // forms its NAA 6 with company 0 from target and LUN number: equal for
@@ -237,7 +237,7 @@ func strongNAA(id []byte) bool {
 	return company != 0 && company != 0xffffff && !zeroBytes(rest)
 }
 
-// strongEUI judges an EUI-64 based designator (SPC-4 §7.8.6.5): 8 bytes from the
+// strongEUI judges an EUI-64 based designator (SPC-4): 8 bytes from the
 // company on, 12 with a directory after it, 16 with an extension before it.
 func strongEUI(id []byte) bool {
 	switch len(id) {
@@ -252,7 +252,7 @@ func strongEUI(id []byte) bool {
 }
 
 // strongName judges a SCSI name string: "eui." and "naa." as the binary forms,
-// "iqn." if it goes on to name a unit, as SPC-4 §7.8.6.11 wants, and not just a
+// "iqn." if it goes on to name a unit, as SPC-4 wants, and not just a
 // target that may have many.
 func strongName(s string) bool {
 	prefix, rest, _ := strings.Cut(s, ".")

@@ -14,5 +14,7 @@
 // Everything is safe for concurrent use as long as the caller does not change
 // a value another goroutine reads.
 //
-// References are to SAM-5, SPC-4, SPC-5, SBC-3 and SBC-4 of INCITS T10.
+// References are to the standards SAM-5, SPC-4, SPC-5, SBC-3 and SBC-4 of INCITS
+// T10. Commands, pages and fields bear the standards' own names; section numbers
+// are left out, for they change from draft to draft.
 package scsi

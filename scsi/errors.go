@@ -92,12 +92,12 @@ func (e *CommandError) appendWhere(b *strings.Builder) {
 	s := &e.Sense
 	switch s.Key {
 	case KeyMediumError, KeyHardwareError, KeyRecoveredError:
-		if s.HasInfo { // SBC-3 §4.18.1: the LBA
+		if s.HasInfo { // SBC-3: the LBA
 			b.WriteString(" at block ")
 			b.WriteString(strconv.FormatUint(s.Information, 10))
 		}
 	case KeyMiscompare:
-		if s.HasInfo { // SBC-3 §5.2: offset of the first byte that differs
+		if s.HasInfo { // SBC-3, COMPARE AND WRITE: offset of the first byte that differs
 			b.WriteString(" at byte ")
 			b.WriteString(strconv.FormatUint(s.Information, 10))
 		}
@@ -117,8 +117,8 @@ func (e *CommandError) hint() string {
 	if e.Status != CheckCondition {
 		return ""
 	}
-	if e.Sense.Deferred {
-		return "deferred error: an earlier write that was already answered may be lost"
+	if e.Sense.LostEarlierWrite() {
+		return "an earlier write that was already answered is lost: check the data on the unit"
 	}
 	return hints[e.Sense.Code]
 }

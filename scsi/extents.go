@@ -17,8 +17,8 @@ const (
 // whatever BlockLimits.MaxUnmapDescriptors says.
 const MaxUnmapExtents = (0xffff - unmapHeader) / extentLen
 
-// AppendUnmapDescriptors appends the whole parameter list of UNMAP (SBC-3
-// §5.28): header and one descriptor for each extent; UnmapLen bytes. It panics
+// AppendUnmapDescriptors appends the whole parameter list of UNMAP (SBC-3):
+// header and one descriptor for each extent; UnmapLen bytes. It panics
 // if there are more than MaxUnmapExtents: dropping some in silence would leave
 // blocks the caller believes to be unmapped.
 //
@@ -60,7 +60,7 @@ func ParseUnmapDescriptors(b []byte) ([]Extent, error) {
 	return extents, nil
 }
 
-// LBAProvisioning is the state of an extent (SBC-3 table 44).
+// LBAProvisioning is the state of an extent (SBC-3).
 type LBAProvisioning uint8
 
 // The provisioning states. Others count as mapped.
@@ -77,7 +77,7 @@ type LBAExtent struct {
 	Provisioning LBAProvisioning
 }
 
-// ParseLBAStatus reads the data of GET LBA STATUS (SBC-3 §5.6): the whole
+// ParseLBAStatus reads the data of GET LBA STATUS (SBC-3): the whole
 // descriptors that are there, which may be fewer than the unit has. Each is
 // checked to follow the one before without a gap and not to be empty, so that a
 // caller who walks a disk with it always gets on.

@@ -1,6 +1,6 @@
 package scsi
 
-// Peripheral device types (SPC-4 table 177) that matter here.
+// Peripheral device types (SPC-4) that matter here.
 const (
 	TypeDisk       uint8 = 0x00
 	TypeProcessor  uint8 = 0x03
@@ -11,7 +11,7 @@ const (
 	TypeUnknown    uint8 = 0x1f
 )
 
-// Peripheral qualifiers (SPC-4 table 176).
+// Peripheral qualifiers (SPC-4).
 const (
 	QualifierConnected    uint8 = 0 // a unit is there
 	QualifierNotConnected uint8 = 1 // the LUN is possible but nothing is there now
@@ -24,7 +24,7 @@ const (
 	inquiryLen    = 36 // up to and including the revision
 )
 
-// InquiryData is what the standard INQUIRY data says (SPC-4 §6.6.2).
+// InquiryData is what the standard INQUIRY data says (SPC-4).
 type InquiryData struct {
 	PeripheralQualifier uint8 // 0 to 7, see QualifierConnected
 	DeviceType          uint8 // 0 to 31, see TypeDisk

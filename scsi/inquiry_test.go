@@ -35,6 +35,9 @@ func TestParseInquiry(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, InquiryData{PeripheralQualifier: QualifierNotPossible, DeviceType: TypeUnknown,
 		Removable: true, Version: 5, Protect: true}, got)
+	again, err := ParseInquiry(got.AppendTo(nil))
+	require.NoError(t, err)
+	assert.Equal(t, got, again)
 }
 
 func TestStringsOfATargetAreHarmless(t *testing.T) {

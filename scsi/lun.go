@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// LUN is the 8-byte logical unit number of SAM-5 §4.7, as the big-endian number
+// LUN is the 8-byte logical unit number of SAM-5, as the big-endian number
 // that goes on the wire. Two different LUN values that denote the same number
 // (LUN 3 in peripheral and in flat form) are different addresses: always use
 // the one REPORT LUNS returned.
 type LUN uint64
 
-// First bytes of the addressing methods (SAM-5 §4.7.7).
+// First bytes of the addressing methods (SAM-5).
 const (
 	lunPeripheral   = 0x00 // two bits 00b: bus 0, LUN in byte 1
 	lunFlat         = 0x40 // two bits 01b: 14 bits
@@ -82,7 +82,7 @@ func ParseLUN(s string) (LUN, error) {
 // reportLunsHeader is the length of the header of REPORT LUNS data.
 const reportLunsHeader = 8
 
-// ParseReportLuns reads the data of REPORT LUNS (SPC-4 §6.33), in the target's
+// ParseReportLuns reads the data of REPORT LUNS (SPC-4), in the target's
 // order. If the list is longer than b the error wraps ErrShort and its Need is
 // the allocation length that holds all of it.
 func ParseReportLuns(b []byte) ([]LUN, error) {

@@ -1,6 +1,6 @@
 package scsi
 
-// Mode pages (SPC-4 §7.5, SBC-3 §6.4).
+// Mode pages (SPC-4, SBC-3).
 const (
 	ModePageCaching uint8 = 0x08
 	ModePageControl uint8 = 0x0a
@@ -19,7 +19,7 @@ type ModeData struct {
 	Pages            []byte // the mode pages; points into the parsed data
 }
 
-// ParseModeSense6 reads the data of MODE SENSE(6) (SPC-4 §7.5.5). The result
+// ParseModeSense6 reads the data of MODE SENSE(6) (SPC-4). The result
 // points into b. Pages cut short by the allocation length are kept.
 //
 //	0  mode data length (n-0)   1  medium type   2  WP … DPOFUA   3  block descriptor length
@@ -81,7 +81,7 @@ func (m ModeData) Page(page, sub uint8) ([]byte, bool) {
 	return nil, false
 }
 
-// CachingPage is mode page 0x08 (SBC-3 §6.4.5).
+// CachingPage is mode page 0x08 (SBC-3).
 type CachingPage struct {
 	WCE bool // write cache enabled: a finished WRITE may be lost at power loss until SYNCHRONIZE CACHE
 	RCD bool // read cache disabled
@@ -108,7 +108,7 @@ func (c CachingPage) AppendTo(dst []byte) []byte {
 	return append(dst, p[:]...)
 }
 
-// ControlPage is mode page 0x0A (SPC-4 §7.5.8).
+// ControlPage is mode page 0x0A (SPC-4).
 type ControlPage struct {
 	DescriptorSense bool // sense data comes in descriptor format
 	SoftwareWP      bool // write protected by software

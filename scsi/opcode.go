@@ -2,7 +2,7 @@ package scsi
 
 import "fmt"
 
-// Opcode is the OPERATION CODE, byte 0 of a CDB (SPC-4 §4.2.5.1).
+// Opcode is the OPERATION CODE, byte 0 of a CDB (SPC-4).
 type Opcode uint8
 
 // The operation codes this package builds or names.

@@ -75,9 +75,11 @@ func explainSense(s Sense) (Remedy, string) {
 	case s.IsZero():
 		// It could be anything. The answer itself came through, so the path works.
 		return RetryHere, "the target gave no reason"
+	case s.LostEarlierWrite():
+		return GiveUp, "an earlier write that was already answered is lost"
 	case s.Deferred:
-		// SPC-4 §4.5.7: a command that ends with a deferred error was not executed.
-		return RetryHere, "the error is about an earlier command, this one was not executed"
+		// A command that ends with a deferred error was not executed (SPC-4).
+		return RetryHere, "the news is about an earlier command, this one was not executed"
 	}
 	best, found := senseRule{}, -1
 	for i := range senseRules {
@@ -170,7 +172,7 @@ var senseRules = []senseRule{
 	{KeyIllegalRequest, exactly, 0x040c, OtherPath, "the port group is unavailable"},
 	{KeyIllegalRequest, exactly, 0x9401, OtherPath, "the other controller owns the unit"}, // RDAC arrays
 
-	// Unit attention: news about the past; this command was not executed (SAM-5 §5.14).
+	// Unit attention: news about the past; this command was not executed (SAM-5).
 	{KeyUnitAttention, anySense, 0, RetryHere, "the unit reported a change, the command was not executed"},
 	{KeyUnitAttention, anyASCQ, 0x2900, RetryHere, "the unit or the session was reset, the command was not executed"},
 	{KeyUnitAttention, exactly, 0x040a, Wait, "the port group is in transition"},

@@ -24,94 +24,109 @@ func TestClassifyStatus(t *testing.T) {
 	}
 }
 
+// classifyTests has what must stay true, whatever becomes of the rules.
+var classifyTests = []struct {
+	key  SenseKey
+	code ASC
+	want Remedy
+}{
+	{KeyNoSense, ASCNone, RetryHere},
+	{KeyNoSense, 0x0016, RetryHere},
+	{KeyRecoveredError, 0x1701, RemedyNone},
+	{KeyRecoveredError, 0x5d00, RemedyNone},
+	{KeyCompleted, 0, RemedyNone},
+
+	{KeyNotReady, ASCBecomingReady, Wait},
+	{KeyNotReady, ASCFormatInProgress, Wait},
+	{KeyNotReady, ASCALUATransition, Wait},
+	{KeyNotReady, 0x3e00, Wait},
+	{KeyNotReady, ASCALUAStandby, OtherPath},
+	{KeyNotReady, ASCALUAUnavailable, OtherPath},
+	{KeyNotReady, ASCNotReady, OtherPath},
+	{KeyNotReady, ASCInitCommandRequired, OtherPath},
+	{KeyNotReady, ASCManualIntervention, OtherPath},
+	{KeyNotReady, ASCCommunicationFailure, OtherPath},
+	{KeyNotReady, ASCMediumNotPresent, GiveUp},
+	{KeyNotReady, 0x3a02, GiveUp},
+
+	{KeyMediumError, ASCUnrecoveredReadError, GiveUp},
+	{KeyMediumError, ASCWriteError, GiveUp},
+	{KeyMediumError, 0x3e03, GiveUp},
+	{KeyMiscompare, ASCMiscompare, GiveUp},
+	{KeyBlankCheck, 0, GiveUp},
+	{KeyVolumeOverflow, 0, GiveUp},
+
+	{KeyHardwareError, ASCInternalTargetFailure, OtherPath},
+	{KeyHardwareError, ASCCommunicationTimeout, OtherPath},
+	{KeyHardwareError, ASCPeripheralWriteFault, GiveUp},
+	{KeyHardwareError, 0x3200, GiveUp},
+
+	{KeyIllegalRequest, ASCInvalidOpcode, GiveUp},
+	{KeyIllegalRequest, ASCLBAOutOfRange, GiveUp},
+	{KeyIllegalRequest, ASCInvalidFieldInCDB, GiveUp},
+	{KeyIllegalRequest, ASCInvalidFieldInParameters, GiveUp},
+	{KeyIllegalRequest, ASCInsufficientResources, GiveUp},
+	{KeyIllegalRequest, ASCLUNNotSupported, OtherPath},
+	{KeyIllegalRequest, 0x9401, OtherPath},
+
+	{KeyUnitAttention, ASCPowerOnOrReset, RetryHere},
+	{KeyUnitAttention, ASCNexusLoss, RetryHere},
+	{KeyUnitAttention, ASCModeParametersChanged, RetryHere},
+	{KeyUnitAttention, ASCALUAStateChanged, RetryHere},
+	{KeyUnitAttention, ASCCapacityChanged, RetryHere},
+	{KeyUnitAttention, ASCInquiryDataChanged, RetryHere},
+	{KeyUnitAttention, ASCReportedLUNsChanged, RetryHere},
+	{KeyUnitAttention, ASCThinSoftThreshold, RetryHere},
+	{KeyUnitAttention, ASCCommandsClearedByEvent, RetryHere},
+	{KeyUnitAttention, ASCALUATransition, Wait},
+
+	{KeyDataProtect, ASCWriteProtected, GiveUp},
+	{KeyDataProtect, ASCSpaceAllocationFailed, GiveUp},
+	{KeyDataProtect, 0x7471, GiveUp},
+
+	{KeyAbortedCommand, ASCNone, RetryHere},
+	{KeyAbortedCommand, ASCCommandsCleared, RetryHere},
+	{KeyAbortedCommand, ASCOverlappedCommands, RetryHere},
+	{KeyAbortedCommand, ASCUnexpectedUnsolicited, RetryHere},
+	{KeyAbortedCommand, ASCProtocolServiceCRC, OtherPath},
+	{KeyAbortedCommand, ASCDataPhaseCRC, OtherPath},
+	{KeyAbortedCommand, ASCCommandsClearedByEvent, RetryHere},
+	{KeyAbortedCommand, ASCDataPhaseError, OtherPath},
+	{KeyAbortedCommand, 0x4b07, OtherPath},
+	{KeyAbortedCommand, ASCInternalTargetFailure, OtherPath},
+	{KeyAbortedCommand, ASCALUATransition, Wait},
+	{KeyAbortedCommand, 0x1001, GiveUp},
+
+	{KeyVendorSpecific, 0x8000, GiveUp},
+	{KeyCopyAborted, 0, GiveUp},
+	{SenseKey(0x0c), 0, GiveUp},
+}
+
 func TestClassifySense(t *testing.T) {
-	tests := []struct {
-		key  SenseKey
-		code ASC
-		want Remedy
-	}{
-		{KeyNoSense, ASCNone, RetryHere},
-		{KeyNoSense, 0x0016, RetryHere},
-		{KeyRecoveredError, 0x1701, RemedyNone},
-		{KeyRecoveredError, 0x5d00, RemedyNone},
-		{KeyCompleted, 0, RemedyNone},
-
-		{KeyNotReady, ASCBecomingReady, Wait},
-		{KeyNotReady, ASCFormatInProgress, Wait},
-		{KeyNotReady, ASCALUATransition, Wait},
-		{KeyNotReady, 0x3e00, Wait},
-		{KeyNotReady, ASCALUAStandby, OtherPath},
-		{KeyNotReady, ASCALUAUnavailable, OtherPath},
-		{KeyNotReady, ASCNotReady, OtherPath},
-		{KeyNotReady, ASCInitCommandRequired, OtherPath},
-		{KeyNotReady, ASCManualIntervention, OtherPath},
-		{KeyNotReady, ASCCommunicationFailure, OtherPath},
-		{KeyNotReady, ASCMediumNotPresent, GiveUp},
-		{KeyNotReady, 0x3a02, GiveUp},
-
-		{KeyMediumError, ASCUnrecoveredReadError, GiveUp},
-		{KeyMediumError, ASCWriteError, GiveUp},
-		{KeyMediumError, 0x3e03, GiveUp},
-		{KeyMiscompare, ASCMiscompare, GiveUp},
-		{KeyBlankCheck, 0, GiveUp},
-		{KeyVolumeOverflow, 0, GiveUp},
-
-		{KeyHardwareError, ASCInternalTargetFailure, OtherPath},
-		{KeyHardwareError, ASCCommunicationTimeout, OtherPath},
-		{KeyHardwareError, ASCPeripheralWriteFault, GiveUp},
-		{KeyHardwareError, 0x3200, GiveUp},
-
-		{KeyIllegalRequest, ASCInvalidOpcode, GiveUp},
-		{KeyIllegalRequest, ASCLBAOutOfRange, GiveUp},
-		{KeyIllegalRequest, ASCInvalidFieldInCDB, GiveUp},
-		{KeyIllegalRequest, ASCInvalidFieldInParameters, GiveUp},
-		{KeyIllegalRequest, ASCInsufficientResources, GiveUp},
-		{KeyIllegalRequest, ASCLUNNotSupported, OtherPath},
-		{KeyIllegalRequest, 0x9401, OtherPath},
-
-		{KeyUnitAttention, ASCPowerOnOrReset, RetryHere},
-		{KeyUnitAttention, ASCNexusLoss, RetryHere},
-		{KeyUnitAttention, ASCModeParametersChanged, RetryHere},
-		{KeyUnitAttention, ASCALUAStateChanged, RetryHere},
-		{KeyUnitAttention, ASCCapacityChanged, RetryHere},
-		{KeyUnitAttention, ASCInquiryDataChanged, RetryHere},
-		{KeyUnitAttention, ASCReportedLUNsChanged, RetryHere},
-		{KeyUnitAttention, ASCThinSoftThreshold, RetryHere},
-		{KeyUnitAttention, ASCCommandsClearedByEvent, RetryHere},
-		{KeyUnitAttention, ASCALUATransition, Wait},
-
-		{KeyDataProtect, ASCWriteProtected, GiveUp},
-		{KeyDataProtect, ASCSpaceAllocationFailed, GiveUp},
-		{KeyDataProtect, 0x7471, GiveUp},
-
-		{KeyAbortedCommand, ASCNone, RetryHere},
-		{KeyAbortedCommand, ASCCommandsCleared, RetryHere},
-		{KeyAbortedCommand, ASCOverlappedCommands, RetryHere},
-		{KeyAbortedCommand, ASCUnexpectedUnsolicited, RetryHere},
-		{KeyAbortedCommand, ASCProtocolServiceCRC, OtherPath},
-		{KeyAbortedCommand, ASCDataPhaseCRC, OtherPath},
-		{KeyAbortedCommand, ASCCommandsClearedByEvent, RetryHere},
-		{KeyAbortedCommand, ASCDataPhaseError, OtherPath},
-		{KeyAbortedCommand, 0x4b07, OtherPath},
-		{KeyAbortedCommand, ASCInternalTargetFailure, OtherPath},
-		{KeyAbortedCommand, ASCALUATransition, Wait},
-		{KeyAbortedCommand, 0x1001, GiveUp},
-
-		{KeyVendorSpecific, 0x8000, GiveUp},
-		{KeyCopyAborted, 0, GiveUp},
-		{SenseKey(0x0c), 0, GiveUp},
-	}
-	for _, tt := range tests {
+	for _, tt := range classifyTests {
 		s := Sense{Key: tt.key, Code: tt.code}
 		got, why := Explain(CheckCondition, s)
 		assert.Equal(t, tt.want, got, s)
 		assert.NotEmpty(t, why, s)
 		assert.Equal(t, got, Classify(CheckCondition, s))
 
-		s.Deferred = true
-		assert.Equal(t, RetryHere, Classify(CheckCondition, s), "%v: was not executed", s)
 	}
 	assert.Equal(t, RetryHere, Classify(CheckCondition, Sense{}), "no sense data at all")
+}
+
+func TestDeferredErrorsDoNotHideALostWrite(t *testing.T) {
+	for key := range KeyCompleted + 1 {
+		want := GiveUp
+		switch key {
+		case KeyNoSense, KeyRecoveredError, KeyCompleted, KeyUnitAttention:
+			want = RetryHere // nothing is lost, but this command was not executed
+		}
+		s := Sense{Key: key, Code: ASCWriteError, Deferred: true}
+		assert.Equal(t, want, Classify(CheckCondition, s), s)
+		assert.Equal(t, want == GiveUp, s.LostEarlierWrite(), s)
+		s.Deferred = false
+		assert.False(t, s.LostEarlierWrite(), s)
+	}
 }
 
 func TestNoRuleIsUnreachable(t *testing.T) {
@@ -186,7 +201,7 @@ func TestCommandErrorTellsTheUser(t *testing.T) {
 		{
 			CommandError{OpRead10, CheckCondition, Sense{Key: KeyMediumError, Code: ASCWriteError, Deferred: true}},
 			"READ(10): CHECK CONDITION: deferred MEDIUM ERROR: write error (0C/00); " +
-				"deferred error: an earlier write that was already answered may be lost",
+				"an earlier write that was already answered is lost: check the data on the unit",
 		},
 	}
 	for _, tt := range tests {

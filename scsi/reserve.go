@@ -2,7 +2,7 @@ package scsi
 
 import "fmt"
 
-// Service actions of PERSISTENT RESERVE IN (SPC-4 §6.15).
+// Service actions of PERSISTENT RESERVE IN (SPC-4).
 const (
 	SAReadKeys           uint8 = 0x00
 	SAReadReservation    uint8 = 0x01
@@ -10,7 +10,7 @@ const (
 	SAReadFullStatus     uint8 = 0x03
 )
 
-// Service actions of PERSISTENT RESERVE OUT (SPC-4 §6.16).
+// Service actions of PERSISTENT RESERVE OUT (SPC-4).
 const (
 	SARegister          uint8 = 0x00 // key → service action key, if key is the registered one
 	SAReserve           uint8 = 0x01
@@ -22,7 +22,7 @@ const (
 	SARegisterAndMove   uint8 = 0x07
 )
 
-// ReservationType is the TYPE of a persistent reservation (SPC-4 table 180).
+// ReservationType is the TYPE of a persistent reservation (SPC-4).
 type ReservationType uint8
 
 // The reservation types.
@@ -54,7 +54,7 @@ func (t ReservationType) String() string {
 	return fmt.Sprintf("reservation type 0x%x", uint8(t))
 }
 
-// PersistentReserveIn asks about registrations and reservations (SPC-4 §6.15).
+// PersistentReserveIn asks about registrations and reservations (SPC-4).
 func PersistentReserveIn(sa uint8, alloc uint16) CDB {
 	c := CDB{0: byte(OpPersistentReserveIn), 1: sa & 0x1f}
 	be.PutUint16(c[7:], alloc)
@@ -64,7 +64,7 @@ func PersistentReserveIn(sa uint8, alloc uint16) CDB {
 // ReserveParametersLen is the length of what ReserveParameters.AppendTo appends.
 const ReserveParametersLen = 24
 
-// PersistentReserveOut changes registrations and reservations (SPC-4 §6.16) of
+// PersistentReserveOut changes registrations and reservations (SPC-4) of
 // the whole unit; ReserveParametersLen bytes of data go with it. It is not
 // idempotent: never send it again before its outcome is known.
 func PersistentReserveOut(sa uint8, t ReservationType) CDB {
@@ -73,8 +73,8 @@ func PersistentReserveOut(sa uint8, t ReservationType) CDB {
 	return c
 }
 
-// ReserveParameters is the parameter list of PERSISTENT RESERVE OUT (SPC-4
-// §6.16.3), for every service action but REGISTER AND MOVE.
+// ReserveParameters is the parameter list of PERSISTENT RESERVE OUT (SPC-4),
+// for every service action but REGISTER AND MOVE.
 type ReserveParameters struct {
 	Key       uint64 // the registered key of this path, 0 if none
 	ActionKey uint64 // key to register or to preempt
@@ -125,8 +125,8 @@ func reserveBody(what string, b []byte) (generation uint32, body []byte, err err
 	return be.Uint32(b), b[reserveHeader:n], nil
 }
 
-// ParseReserveKeys reads the data of PERSISTENT RESERVE IN READ KEYS (SPC-4
-// §6.15.2): one key for each registered path, and the generation, which counts
+// ParseReserveKeys reads the data of PERSISTENT RESERVE IN READ KEYS (SPC-4):
+// one key for each registered path, and the generation, which counts
 // the changes. Data cut short is an error that wraps ErrShort.
 func ParseReserveKeys(b []byte) (generation uint32, keys []uint64, err error) {
 	generation, body, err := reserveBody("READ KEYS data", b)
@@ -158,7 +158,7 @@ type Reservation struct {
 	Type       ReservationType
 }
 
-// ParseReservation reads the data of READ RESERVATION (SPC-4 §6.15.3).
+// ParseReservation reads the data of READ RESERVATION (SPC-4).
 func ParseReservation(b []byte) (Reservation, error) {
 	const what, descriptor = "READ RESERVATION data", 16
 	generation, body, err := reserveBody(what, b)

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Sense is what sense data says (SPC-4 §4.5), taken from the fixed or the
+// Sense is what sense data says (SPC-4), taken from the fixed or the
 // descriptor format. It is comparable; the zero Sense means that there is none.
 type Sense struct {
 	Information uint64   // command specific, for medium errors the LBA; only with HasInfo
@@ -19,7 +19,7 @@ type Sense struct {
 	Specific    [3]byte  // sense key specific bytes; valid if bit 7 of the first is set
 }
 
-// Response codes of sense data (SPC-4 table 27), without the VALID bit.
+// Response codes of sense data (SPC-4), without the VALID bit.
 const (
 	senseFixed              = 0x70
 	senseFixedDeferred      = 0x71
@@ -56,7 +56,7 @@ func senseBody(b []byte) []byte {
 	return b[:min(len(b), 8+int(b[7]))]
 }
 
-// parseFixedSense reads the fixed format (SPC-4 §4.5.3).
+// parseFixedSense reads the fixed format (SPC-4).
 //
 //	 0  VALID | response code     7     additional length (n-7)
 //	 1  obsolete                  8-11  command specific information
@@ -86,7 +86,7 @@ func parseFixedSense(b []byte, deferred bool) (Sense, bool) {
 	return s, true
 }
 
-// Sense data descriptor types (SPC-4 table 28).
+// Sense data descriptor types (SPC-4).
 const (
 	senseDescInformation = 0x00
 	senseDescSpecific    = 0x02
@@ -94,7 +94,7 @@ const (
 	senseDescBlock       = 0x05
 )
 
-// parseDescriptorSense reads the descriptor format (SPC-4 §4.5.2).
+// parseDescriptorSense reads the descriptor format (SPC-4).
 //
 //	0  response code   1  KEY   2  ASC   3  ASCQ   7  additional length   8…  descriptors
 func parseDescriptorSense(b []byte, deferred bool) (Sense, bool) {
@@ -147,7 +147,7 @@ func (s Sense) String() string {
 	return s.Key.String() + ": " + s.Code.String()
 }
 
-// FieldPointer is the place of the fault in an illegal request (SPC-4 §4.5.2.4.2).
+// FieldPointer is the place of the fault in an illegal request (SPC-4).
 type FieldPointer struct {
 	InCDB bool   // in the CDB, else in the parameter list
 	Byte  uint16 // offset
@@ -180,12 +180,22 @@ func (s Sense) FieldPointer() (FieldPointer, bool) {
 }
 
 // Progress is how much of a running operation (format, becoming ready) is done,
-// from 0 to 1, if the target said so (SPC-4 §4.5.2.4.4).
+// from 0 to 1, if the target said so (SPC-4).
 func (s Sense) Progress() (float64, bool) {
 	if (s.Key != KeyNotReady && s.Key != KeyNoSense) || s.Specific[0]&0x80 == 0 {
 		return 0, false
 	}
 	return float64(be.Uint16(s.Specific[1:])) / 65536, true
+}
+
+// LostEarlierWrite reports a deferred error about more than a recovered fault: a
+// write that was already answered with GOOD did not reach the medium. The command
+// that brings the news was not executed. Sending it again would succeed and hide
+// the loss, above all if it is a SYNCHRONIZE CACHE: fail it, or at least the
+// next flush.
+func (s Sense) LostEarlierWrite() bool {
+	return s.Deferred && s.Key != KeyNoSense && s.Key != KeyRecoveredError && s.Key != KeyCompleted &&
+		s.Key != KeyUnitAttention
 }
 
 // IdentityMayHaveChanged reports whether the unit behind the LUN may be another

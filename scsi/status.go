@@ -2,7 +2,7 @@ package scsi
 
 import "fmt"
 
-// Status is the SCSI status of a finished command (SAM-5 §5.3.1).
+// Status is the SCSI status of a finished command (SAM-5).
 type Status uint8
 
 // The status codes. The gaps are obsolete.
@@ -40,7 +40,7 @@ func (s Status) String() string {
 	return fmt.Sprintf("status 0x%02x", uint8(s))
 }
 
-// SenseKey is the coarse class of a sense code (SPC-4 §4.5.6), 0 to 15.
+// SenseKey is the coarse class of a sense code (SPC-4), 0 to 15.
 type SenseKey uint8
 
 // The sense keys.

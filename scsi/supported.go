@@ -1,6 +1,6 @@
 package scsi
 
-// CommandSupport is what a unit says about one command (SPC-4 §6.35.3).
+// CommandSupport is what a unit says about one command (SPC-4).
 type CommandSupport uint8
 
 // The degrees of support.

@@ -2,7 +2,7 @@ package scsi
 
 import "fmt"
 
-// Pages of vital product data (SPC-4 §7.8, SBC-3 §6.5).
+// Pages of vital product data (SPC-4, SBC-3).
 const (
 	VPDSupportedPages       uint8 = 0x00
 	VPDSerial               uint8 = 0x80
@@ -67,7 +67,7 @@ func AppendVPD(dst []byte, deviceType, page uint8, body []byte) []byte {
 	return append(dst, body...)
 }
 
-// ParseVPDPages reads page 0x00, the list of supported pages (SPC-4 §7.8.12).
+// ParseVPDPages reads page 0x00, the list of supported pages (SPC-4).
 func ParseVPDPages(b []byte) ([]uint8, error) {
 	body, err := vpdWhole(VPDSupportedPages, b)
 	if err != nil {
@@ -76,7 +76,7 @@ func ParseVPDPages(b []byte) ([]uint8, error) {
 	return append([]uint8(nil), body...), nil
 }
 
-// ParseSerial reads page 0x80, the unit serial number, trimmed (SPC-4 §7.8.17).
+// ParseSerial reads page 0x80, the unit serial number, trimmed (SPC-4).
 // A unit may have an empty one.
 func ParseSerial(b []byte) (string, error) {
 	body, err := vpdWhole(VPDSerial, b)
@@ -86,7 +86,7 @@ func ParseSerial(b []byte) (string, error) {
 	return cleanString(body), nil
 }
 
-// BlockLimits is page 0xB0 (SBC-3 §6.5.3). Lengths are in logical blocks; 0
+// BlockLimits is page 0xB0 (SBC-3). Lengths are in logical blocks; 0
 // means that the unit does not say.
 type BlockLimits struct {
 	WSNZ                 bool   // WRITE SAME with zero blocks is refused
@@ -168,7 +168,7 @@ func (l BlockLimits) AppendTo(dst []byte) []byte {
 // RotationNonRotating is the RotationRate of a solid state unit.
 const RotationNonRotating uint16 = 1
 
-// BlockCharacteristics is page 0xB1 (SBC-3 §6.5.2).
+// BlockCharacteristics is page 0xB1 (SBC-3).
 type BlockCharacteristics struct {
 	RotationRate uint16 // revolutions per minute; 0 is not said, 1 solid state
 	ProductType  uint8
@@ -217,7 +217,7 @@ const (
 	ProvisioningThin     uint8 = 2 // writes may fail for want of space
 )
 
-// Provisioning is page 0xB2, logical block provisioning (SBC-3 §6.5.4).
+// Provisioning is page 0xB2, logical block provisioning (SBC-3).
 type Provisioning struct {
 	ThresholdExponent uint8 // thresholds count in 2^this blocks, 0 if there are none
 	LBPU              bool  // UNMAP works

@@ -90,6 +90,9 @@ func TestParseProvisioning(t *testing.T) {
 	assert.True(t, got.UnmapsToZero())
 	assert.False(t, Provisioning{LBPRZ: 2}.UnmapsToZero())
 	assert.Equal(t, good, got.AppendTo(nil))
+	few, err := ParseProvisioning(Provisioning{DP: true, LBPWS: true, LBPRZ: 2}.AppendTo(nil))
+	require.NoError(t, err)
+	assert.Equal(t, Provisioning{DP: true, LBPWS: true, LBPRZ: 2}, few)
 	requireFromPrefixes(t, good, 6, func(b []byte) error { _, err := ParseProvisioning(b); return err })
 }
 
