@@ -7,6 +7,7 @@ const (
 	TypeOptical    uint8 = 0x05
 	TypeController uint8 = 0x0c // storage array controller, often LUN 0
 	TypeEnclosure  uint8 = 0x0d
+	TypeReduced    uint8 = 0x0e // simplified direct access, a disk too
 	TypeWellKnown  uint8 = 0x1e
 	TypeUnknown    uint8 = 0x1f
 )
