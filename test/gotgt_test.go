@@ -63,19 +63,22 @@ func TestGotgtPathFailsAndReturns(t *testing.T) {
 	device := peer.NeedLogin(t, peer.Login{Portals: portals, IQN: target.IQN, LUN: target.LUN, Args: shortFence})
 	waitPaths(t, device, "all paths up", allUp(3))
 	load := startLoad(t, device)
-	for name, fail := range map[string]func() error{
-		"cut":   proxies[1].Cut,
-		"stall": proxies[1].Stall,
-		"reset": func() error { proxies[1].Reset(); return nil },
+	for _, c := range []struct {
+		name string
+		fail func() error
+	}{
+		{"cut", proxies[1].Cut},
+		{"stall", proxies[1].Stall},
+		{"reset", func() error { proxies[1].Reset(); return nil }},
 	} {
 		runFor(t, 300*time.Millisecond)
-		require.NoError(t, fail(), name)
-		if name != "reset" { // a path that was only reset may be back before anyone looks
-			waitPaths(t, device, name+" path not up", pathIsNot(portals[1], "up"))
+		require.NoError(t, c.fail(), c.name)
+		if c.name != "reset" { // a path that was only reset may be back before anyone looks
+			waitPaths(t, device, c.name+" path not up", pathIsNot(portals[1], "up"))
 			runFor(t, time.Second)
 		}
 		require.NoError(t, proxies[1].Go())
-		waitPaths(t, device, "all paths up after "+name, allUp(3))
+		waitPaths(t, device, "all paths up after "+c.name, allUp(3))
 	}
 	stats := load.finish()
 	assert.Less(t, stats.LongestStall, 8*time.Second)

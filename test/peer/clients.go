@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"fmt"
 	"os/exec"
 	"strings"
 	"testing"
@@ -21,12 +22,21 @@ func Run(t testing.TB, name string, args ...string) string {
 	cmd.WaitDelay = time.Second
 	output, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
-		t.Fatalf("%s %s did not end within %v; its output:\n%s", name, strings.Join(args, " "), clientLimit, output)
+		t.Fatalf("%s %s did not end within %v; its output:\n%s", name, strings.Join(args, " "), clientLimit, shortened(output))
 	}
 	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, output)
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, shortened(output))
 	}
 	return string(output)
+}
+
+// shortened keeps the beginning of a long output: the first error matters.
+func shortened(output []byte) string {
+	const limit = 2000
+	if len(output) <= limit {
+		return string(output)
+	}
+	return fmt.Sprintf("%s\n… (%d bytes more)", output[:limit], len(output)-limit)
 }
 
 // NBDURI is the address of the default export behind a unix socket, as libnbd, qemu and fio write it.
