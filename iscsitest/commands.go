@@ -102,7 +102,7 @@ func (s *session) judge(t *task) *result {
 	}
 	switch {
 	case cmd == nil && knownOpcode:
-		return illegal(scsi.ASCInvalidFieldInCDB)
+		return invalidField(1)
 	case cmd == nil:
 		return illegal(scsi.ASCInvalidOpcode)
 	case cmd.flags&cmdAnyType == 0 && t.lun.cfg.DeviceType != scsi.TypeDisk:
@@ -121,7 +121,7 @@ func (u *lun) judge(cmd *command, cdb scsi.CDB) *result {
 		return &res
 	}
 	if cmd.flags&cmdProtect != 0 && cdb[1]&0xe0 != 0 {
-		return illegal(scsi.ASCInvalidFieldInCDB) // there is no protection information
+		return invalidField(1) // there is no protection information
 	}
 	if cmd.flags&cmdBlocks != 0 {
 		total, lba, n := u.blocks(), cdb.LBA(), uint64(cdb.Blocks())
@@ -131,7 +131,7 @@ func (u *lun) judge(cmd *command, cdb scsi.CDB) *result {
 	}
 	if cmd.flags&cmdTransfer != 0 {
 		if uint64(cdb.Blocks())*uint64(u.cfg.BlockSize) > uint64(u.cfg.MaxTransfer) {
-			return illegal(scsi.ASCInvalidFieldInCDB)
+			return invalidField(10)
 		}
 	}
 	if cmd.flags&cmdWrites != 0 {

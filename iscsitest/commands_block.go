@@ -168,7 +168,7 @@ func writeBlocks(x *execution) result {
 
 func writeVerify(x *execution) result {
 	if bytchk(x.cdb) > 1 {
-		return x.invalidField()
+		return x.invalidField(1)
 	}
 	return writeBlocks(x)
 }
@@ -177,7 +177,7 @@ func writeVerify(x *execution) result {
 func verifyBlocks(x *execution) result {
 	mode := bytchk(x.cdb)
 	if mode == 2 {
-		return x.invalidField()
+		return x.invalidField(1)
 	}
 	if mode == 0 || x.cdb.Blocks() == 0 {
 		return result{}
@@ -206,17 +206,17 @@ func syncCache(x *execution) result { return x.sync() }
 func writeSame(x *execution) result {
 	unmap, ndob := x.cdb.WriteSameBits()
 	if x.cdb[1]&0x06 != 0 || (x.cdb[1]&0x10 != 0) { // PBDATA, LBDATA, ANCHOR
-		return x.invalidField()
+		return x.invalidField(1)
 	}
 	if unmap && x.u.cfg.NoUnmap {
-		return x.invalidField()
+		return x.invalidField(1)
 	}
 	n := uint64(x.cdb.Blocks())
 	if n == 0 {
 		n = x.u.blocks() - x.cdb.LBA()
 	}
 	if n > uint64(x.u.cfg.MaxWriteSame) {
-		return x.invalidField()
+		return x.invalidField(10)
 	}
 	block := x.data
 	if ndob {
@@ -258,7 +258,7 @@ func unmap(x *execution) result {
 		return checkCondition(scsi.KeyIllegalRequest, scsi.ASCInvalidOpcode)
 	}
 	if x.cdb[1]&1 != 0 { // ANCHOR
-		return x.invalidField()
+		return x.invalidField(1)
 	}
 	if len(x.data) == 0 {
 		return result{}
@@ -314,15 +314,15 @@ func (x *execution) storeLocked(p []byte) result {
 // compareAndWrite writes the second half of its data if the blocks equal the
 // first half, and nothing comes in between (SBC-3 §5.2).
 func compareAndWrite(x *execution) result {
-	if x.cdb.Blocks() > maxCompareAndWrite {
-		return x.invalidField()
+	if x.cdb.Blocks() > maxCompareAndWrite || (x.cdb.Blocks() == 0 && x.task.edtl > 0) {
+		return x.invalidField(13)
 	}
 	if x.cdb.Blocks() == 0 {
 		return result{}
 	}
 	n := int(x.length())
 	if len(x.data) < 2*n {
-		return x.invalidField()
+		return x.invalidField(13)
 	}
 	x.u.atomic.Lock()
 	defer x.u.atomic.Unlock()

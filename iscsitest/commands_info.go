@@ -32,8 +32,14 @@ func (x *execution) cut(data []byte) result {
 	return result{data: data}
 }
 
-func (x *execution) invalidField() result {
-	return checkCondition(scsi.KeyIllegalRequest, scsi.ASCInvalidFieldInCDB)
+// invalidField is ILLEGAL REQUEST, INVALID FIELD IN CDB with a pointer to the byte
+// of the CDB (SPC-4 §4.5.2.4.2).
+func (x *execution) invalidField(at byte) result { return *invalidField(at) }
+
+func invalidField(at byte) *result {
+	const valid, inCDB = 0x80, 0x40
+	s := scsi.Sense{Key: scsi.KeyIllegalRequest, Code: scsi.ASCInvalidFieldInCDB, Specific: [3]byte{valid | inCDB, 0, at}}
+	return &result{status: scsi.CheckCondition, sense: s.AppendFixed(nil)}
 }
 
 // Version descriptors of INQUIRY: SAM-5, SPC-4, SBC-3, iSCSI (SPC-4 table 185).
@@ -43,16 +49,16 @@ func inquiry(x *execution) result {
 	page, vpd := x.cdb.VPDPage()
 	if !vpd {
 		if x.cdb[2] != 0 {
-			return x.invalidField()
+			return x.invalidField(2)
 		}
 		return x.cut(standardInquiry(x.u))
 	}
 	if x.u == nil {
-		return x.invalidField()
+		return x.invalidField(1)
 	}
 	data, ok := x.vpd(page)
 	if !ok {
-		return x.invalidField()
+		return x.invalidField(2)
 	}
 	return x.cut(data)
 }
@@ -124,7 +130,7 @@ func reportLuns(x *execution) result {
 	// SELECT REPORT: 0 and 2 are all units, 1 the well-known ones, of which
 	// there are none.
 	if x.cdb[2] > 2 {
-		return x.invalidField()
+		return x.invalidField(2)
 	}
 	var luns []scsi.LUN
 	if x.cdb[2] != 1 && x.s.node != nil {
@@ -197,7 +203,7 @@ func modeSense(x *execution) result {
 		return checkCondition(scsi.KeyIllegalRequest, scsi.MakeASC(0x39, 0x00)) // saving is not supported
 	}
 	if sub != 0 && sub != scsi.ModeSubpagesAll {
-		return x.invalidField()
+		return x.invalidField(3)
 	}
 	caching, ctrl := x.u.modePages(control)
 	m := scsi.ModeData{WriteProtected: x.u.writeProtect() != 0, DPOFUA: true}
@@ -209,7 +215,7 @@ func modeSense(x *execution) result {
 	case scsi.ModePageAll:
 		m.Pages = append(caching, ctrl...)
 	default:
-		return x.invalidField()
+		return x.invalidField(2)
 	}
 	if x.cdb[1]&0x08 == 0 { // DBD: a block descriptor is wanted (SBC-3 §6.4.2)
 		var d [8]byte
@@ -234,7 +240,7 @@ func modeSelect(x *execution) result {
 		parse = scsi.ParseModeSense10
 	}
 	if want, _ := x.cdb.ParameterLength(); uint32(len(x.data)) < want || x.cdb[1]&0x11 != 0x10 {
-		return x.invalidField()
+		return x.invalidField(1)
 	}
 	// The mode data length is reserved here, but the parser goes by it.
 	data := append([]byte(nil), x.data...)
@@ -272,12 +278,12 @@ func reportOpcodes(x *execution) result {
 		return x.cut(allOpcodes(timeouts))
 	case scsi.ReportOpcode:
 		if opcodesWithAction[op] {
-			return x.invalidField()
+			return x.invalidField(2)
 		}
 		return x.cut(oneOpcode(op, -1, timeouts))
 	case scsi.ReportOpcodeAction:
-		if commandTable[commandKey(op, -1)] != nil {
-			return x.invalidField()
+		if !opcodesWithAction[op] {
+			return x.invalidField(2)
 		}
 		return x.cut(oneOpcode(op, sa, timeouts))
 	case scsi.ReportOpcodeActionAuto:
@@ -289,7 +295,7 @@ func reportOpcodes(x *execution) result {
 		}
 		return x.cut(oneOpcode(op, sa, timeouts))
 	}
-	return x.invalidField()
+	return x.invalidField(2)
 }
 
 // timeoutDescriptor says that nothing is known about timeouts.

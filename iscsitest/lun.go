@@ -54,7 +54,7 @@ type LUN struct {
 	MaxTransfer uint32
 	// MaxUnmapBlocks of one UNMAP. Default 2^20.
 	MaxUnmapBlocks uint32
-	// MaxWriteSame blocks of one WRITE SAME. Default 2^20.
+	// MaxWriteSame blocks of one WRITE SAME. Default: as many as MaxTransfer is.
 	MaxWriteSame uint32
 }
 
@@ -89,7 +89,6 @@ func newLUN(cfg LUN, target string) (*lun, error) {
 	orDefault(&cfg.Revision, "0001")
 	orDefault(&cfg.MaxTransfer, 16<<20)
 	orDefault(&cfg.MaxUnmapBlocks, 1<<20)
-	orDefault(&cfg.MaxWriteSame, 1<<20)
 	if cfg.Serial == "" {
 		sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%d", target, cfg.Number))
 		cfg.Serial = hex.EncodeToString(sum[:8])
@@ -97,6 +96,7 @@ func newLUN(cfg LUN, target string) (*lun, error) {
 	if b := cfg.BlockSize; b < 512 || b > 65536 || b&(b-1) != 0 {
 		return nil, fmt.Errorf("block size %d is no power of two from 512 to 65536", b)
 	}
+	orDefault(&cfg.MaxWriteSame, cfg.MaxTransfer/cfg.BlockSize)
 	if cfg.PhysicalExponent > 15 {
 		return nil, fmt.Errorf("physical exponent %d is more than 15", cfg.PhysicalExponent)
 	}

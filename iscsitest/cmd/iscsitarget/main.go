@@ -77,6 +77,9 @@ func config(o options) iscsitest.Config {
 			Number: uint16(i), Size: o.size, BlockSize: uint32(o.blockSize), ReadOnly: o.readOnly,
 		})
 	}
+	if o.trace {
+		cfg.Recorder = &iscsitest.Recorder{Live: os.Stderr, Limit: 1000}
+	}
 	if o.verbose {
 		cfg.Logf = log.Printf
 	}
