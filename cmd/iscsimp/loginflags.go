@@ -1,0 +1,207 @@
+package main
+
+import (
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/iscsimp/iscsimp/initiator"
+	"github.com/iscsimp/iscsimp/scsi"
+)
+
+// Flag names of login.
+const (
+	flagLUN            = "lun"
+	flagName           = "name"
+	flagExport         = "export"
+	flagPolicy         = "policy"
+	flagOnlyGiven      = "only-given"
+	flagReadOnly       = "read-only"
+	flagShared         = "shared"
+	flagNoPathTimeout  = "no-path-timeout"
+	flagFenceTimeout   = "fence-timeout"
+	flagCommandTimeout = "command-timeout"
+	flagLogoutTimeout  = "logout-timeout"
+	flagDrainTimeout   = "drain-timeout"
+	flagNoopInterval   = "noop-interval"
+	flagNoopTimeout    = "noop-timeout"
+	flagCommandsMax    = "cmds-max"
+)
+
+func loginFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: flagLUN, Usage: "use LUN `N` of the target; default 0, or what the address says"},
+		&cli.StringFlag{Name: flagName, Usage: "call the device `NAME`; default: made from target and LUN"},
+		&cli.StringSliceFlag{Name: flagExport, Usage: "serve NBD at `ADDRESS`, unix:PATH or tcp:HOST:PORT; may be given more than once; default: a socket in the runtime folder"},
+		&cli.StringFlag{Name: flagPolicy, Value: initiator.Policies()[0], Usage: "spread I/O by `POLICY`: " + strings.Join(initiator.Policies(), ", ")},
+		&cli.BoolFlag{Name: flagOnlyGiven, DisableDefaultText: true, Usage: "use the portals given and do not look for more"},
+		&cli.StringFlag{Name: flagWait, Value: "any", Usage: "be ready when `any` path, all paths, or N paths are up"},
+		&cli.BoolFlag{Name: flagReadOnly, DisableDefaultText: true, Usage: "refuse writes"},
+		&cli.BoolFlag{Name: flagShared, DisableDefaultText: true, Usage: "other hosts write to this LUN too: never answer a write while an old copy of it could still land"},
+		&cli.StringFlag{Name: flagNoPathTimeout, Value: "120", Usage: "without a path, I/O waits for `TIME` and then fails; fail: at once; forever: no limit"},
+		&cli.StringFlag{Name: flagFenceTimeout, Value: "60", Usage: "hold back writes over one of unknown outcome for at most `TIME`"},
+		&cli.StringFlag{Name: flagCommandTimeout, Value: "30", Usage: "give a session up when a command takes longer than `TIME`"},
+		&cli.StringFlag{Name: flagLogoutTimeout, Value: "5", Usage: "wait at most `TIME` for the answer to a logout"},
+		&cli.StringFlag{Name: flagDrainTimeout, Value: "30", Usage: "when told to end, wait at most `TIME` for I/O under way"},
+		&cli.StringFlag{Name: flagNoopInterval, Value: "1", Usage: "ask idle connections every `TIME` whether they live; 0: never"},
+		&cli.StringFlag{Name: flagNoopTimeout, Value: "2", Usage: "give a connection up that stays silent for `TIME` when asked"},
+		&cli.IntFlag{Name: flagCommandsMax, Value: 128, Usage: "at most `N` commands in flight per path"},
+	}
+}
+
+// loginOptions is what the command line of login says.
+type loginOptions struct {
+	cfg     initiator.Config // without logger and trace
+	name    string
+	exports []exportAddress
+	drain   time.Duration
+}
+
+// loginOptionsOf reads the command line of login. dir is the runtime folder.
+func loginOptionsOf(c *cli.Context, dir string) (o loginOptions, err error) {
+	a, portals, err := addressOf(c)
+	if err != nil {
+		return o, err
+	}
+	o.cfg = initiator.Config{
+		Target: a.Target, Portals: portals, LUN: a.LUN, OnlyGiven: c.Bool(flagOnlyGiven),
+		Policy: c.String(flagPolicy), ReadOnly: c.Bool(flagReadOnly), Shared: c.Bool(flagShared),
+		HeaderDigest: c.Bool(flagHeaderDigest), DataDigest: c.Bool(flagDataDigest),
+		CommandsMax: c.Int(flagCommandsMax),
+	}
+	if o.cfg.LUN, err = lunOf(c, a); err != nil {
+		return o, err
+	}
+	if o.cfg.Wait, err = parseWait(c.String(flagWait)); err != nil {
+		return o, err
+	}
+	if err := o.readTimes(c); err != nil {
+		return o, err
+	}
+	if o.name = c.String(flagName); o.name == "" {
+		o.name = deriveDeviceName(a.Target, o.cfg.LUN)
+	} else if err := checkDeviceName(o.name); err != nil {
+		return o, err
+	}
+	o.cfg.Name = o.name
+	if o.cfg.InitiatorName, _, err = defaultNameFinder().find(c.String(flagInitiatorName)); err != nil {
+		return o, err
+	}
+	return o, o.readExports(c, dir)
+}
+
+func lunOf(c *cli.Context, a initiator.Address) (scsi.LUN, error) {
+	given := c.String(flagLUN)
+	if given == "" {
+		return a.LUN, nil
+	}
+	lun, err := initiator.ParseLUN(given)
+	if err == nil && a.HasLUN && lun != a.LUN {
+		return 0, usagef("the address says LUN %v and --%s says %v; leave one out", a.LUN, flagLUN, lun)
+	}
+	return lun, err
+}
+
+func (o *loginOptions) readTimes(c *cli.Context) error {
+	noPath := c.String(flagNoPathTimeout)
+	switch noPath {
+	case "fail":
+		o.cfg.FailFast = true
+	case "forever":
+		o.cfg.NoPathTimeout = initiator.Forever
+	default:
+		var err error
+		if o.cfg.NoPathTimeout, err = parseTime(flagNoPathTimeout, noPath); err != nil {
+			return usagef("--%s %q: use fail, forever or a time in seconds", flagNoPathTimeout, noPath)
+		}
+		if o.cfg.NoPathTimeout == 0 {
+			o.cfg.FailFast = true
+		}
+	}
+	for _, t := range []struct {
+		flag string
+		v    *time.Duration
+	}{
+		{flagLoginTimeout, &o.cfg.LoginTimeout},
+		{flagFenceTimeout, &o.cfg.FenceTimeout},
+		{flagCommandTimeout, &o.cfg.CommandTimeout},
+		{flagLogoutTimeout, &o.cfg.LogoutTimeout},
+		{flagNoopTimeout, &o.cfg.NoopTimeout},
+	} {
+		var err error
+		if *t.v, err = timeOf(c, t.flag); err != nil {
+			return err
+		}
+	}
+	var err error
+	if o.drain, err = parseTime(flagDrainTimeout, c.String(flagDrainTimeout)); err != nil {
+		return err
+	}
+	if o.cfg.NoopInterval, err = parseTime(flagNoopInterval, c.String(flagNoopInterval)); err != nil {
+		return err
+	}
+	if o.cfg.NoopInterval == 0 {
+		o.cfg.NoopInterval = -1
+	}
+	return nil
+}
+
+func (o *loginOptions) readExports(c *cli.Context, dir string) error {
+	given := c.StringSlice(flagExport)
+	if len(given) == 0 {
+		path, err := socketPath(dir, o.name+exportSuffix)
+		o.exports = []exportAddress{{"unix", path}}
+		return err
+	}
+	for _, s := range given {
+		e, err := parseExport(s)
+		if err != nil {
+			return err
+		}
+		o.exports = append(o.exports, e)
+	}
+	return nil
+}
+
+// parseWait reads any, all or a number of paths.
+func parseWait(s string) (initiator.Wait, error) {
+	switch s {
+	case "any":
+		return initiator.WaitAny, nil
+	case "all":
+		return initiator.WaitAll, nil
+	}
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || n == 0 {
+		return 0, usagef("--%s %q: use any, all or a number of paths", flagWait, s)
+	}
+	return initiator.Wait(n), nil
+}
+
+// timeOf reads an option that is a time longer than nothing.
+func timeOf(c *cli.Context, flag string) (time.Duration, error) {
+	t, err := parseTime(flag, c.String(flag))
+	if err == nil && t == 0 {
+		return 0, usagef("--%s must be longer than nothing", flag)
+	}
+	return t, err
+}
+
+// parseTime reads a time: a number of seconds, perhaps with a fraction, or one
+// with a unit such as 500ms or 2m.
+func parseTime(flag, s string) (time.Duration, error) {
+	if seconds, err := strconv.ParseFloat(s, 64); err == nil {
+		if !(seconds >= 0 && seconds <= math.MaxInt64/1e9/2) { // also NaN
+			return 0, usagef("--%s %q is not a time that makes sense", flag, s)
+		}
+		return time.Duration(seconds * float64(time.Second)), nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 {
+		return 0, usagef("--%s %q: write a number of seconds, or a time such as 500ms or 2m", flag, s)
+	}
+	return d, nil
+}

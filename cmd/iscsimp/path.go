@@ -1,0 +1,101 @@
+package main
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/iscsimp/iscsimp/initiator"
+)
+
+func pathSubcommand() *cli.Command {
+	return &cli.Command{
+		Name:      "path",
+		Usage:     "steer one path by hand",
+		ArgsUsage: "NAME PATH up|down|priority N|weight N",
+		Description: "PATH is a path's number or its portal, as `iscsimp paths` shows them.\n" +
+			"down: no new I/O goes there. up: the path is used again.\n" +
+			"priority N: paths with the smallest N that are up carry all the I/O.\n" +
+			"weight N: how much I/O the path gets, compared with others of its priority.",
+		Flags:        flags(),
+		OnUsageError: onUsageError,
+		Action:       runPath,
+	}
+}
+
+func runPath(c *cli.Context) error {
+	name, cmd, err := parsePathCommand(c.Args().Slice())
+	if err != nil {
+		return err
+	}
+	dir, err := runtimeDir(c)
+	if err != nil {
+		return err
+	}
+	if _, ok := statusOf(c.Context, dir, name); !ok {
+		return noSuchDevice(name)
+	}
+	if err := controlCall(c.Context, dir, name, http.MethodPost, "/v1/path", cmd, nil); err != nil {
+		return err
+	}
+	if c.Bool(flagJSON) {
+		return writeJSON(c.App.Writer, map[string]any{"version": schemaVersion, "name": name, "path": cmd.Path,
+			"action": cmd.Action, "value": cmd.Value}, false)
+	}
+	return nil
+}
+
+func parsePathCommand(args []string) (name string, cmd pathCommand, err error) {
+	if len(args) < 3 {
+		return "", cmd, usagef("path needs NAME PATH and what to do: up, down, priority N or weight N")
+	}
+	if err := checkDeviceName(args[0]); err != nil {
+		return "", cmd, err
+	}
+	cmd = pathCommand{Path: args[1], Action: args[2]}
+	values := 0
+	if slices.Contains([]string{"priority", "weight"}, cmd.Action) {
+		values = 1
+	}
+	if len(args) != 3+values {
+		return "", cmd, usagef("path … %s takes %d values, not %d", cmd.Action, values, len(args)-3)
+	}
+	if values == 1 {
+		cmd.Value = args[3]
+	}
+	_, err = cmd.op()
+	return args[0], cmd, err
+}
+
+// Limits of the values of a path command.
+const (
+	maxPriority = 4_000_000
+	maxWeight   = 1000
+)
+
+// op is what the command asks of the device, or what is wrong with it.
+func (p pathCommand) op() (initiator.PathOp, error) {
+	switch p.Action {
+	case "up":
+		return initiator.PathOp{Kind: initiator.PathUp}, nil
+	case "down":
+		return initiator.PathOp{Kind: initiator.PathDown}, nil
+	case "priority":
+		n, err := p.number(maxPriority)
+		return initiator.PathOp{Kind: initiator.PathPriority, Value: n}, err
+	case "weight":
+		n, err := p.number(maxWeight)
+		return initiator.PathOp{Kind: initiator.PathWeight, Value: n}, err
+	}
+	return initiator.PathOp{}, usagef("%q is nothing a path can do; use up, down, priority N or weight N", p.Action)
+}
+
+func (p pathCommand) number(most int) (int, error) {
+	n, err := strconv.Atoi(p.Value)
+	if err != nil || n < 1 || n > most {
+		return 0, usagef("%s %q is not a number within 1..%d", p.Action, p.Value, most)
+	}
+	return n, nil
+}

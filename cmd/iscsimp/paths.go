@@ -1,0 +1,89 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+func pathsCommand() *cli.Command {
+	return &cli.Command{
+		Name:         "paths",
+		Usage:        "show every path of the devices that run here",
+		ArgsUsage:    "[NAME...]",
+		Flags:        flags(),
+		OnUsageError: onUsageError,
+		Action:       runPaths,
+	}
+}
+
+func runPaths(c *cli.Context) error {
+	devices, err := selectDevices(c, c.Args().Slice())
+	if err != nil {
+		return err
+	}
+	if c.Bool(flagJSON) {
+		if err := writeJSON(c.App.Writer, devicesReport{schemaVersion, devices}, false); err != nil {
+			return err
+		}
+	} else if err := writePaths(c.App.Writer, devices); err != nil {
+		return err
+	}
+	return nothingIfEmpty(c, devices)
+}
+
+// writePaths prints one headed table a device.
+func writePaths(w io.Writer, devices []deviceStatus) error {
+	for i, d := range devices {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		if _, err := fmt.Fprintln(w, printable(deviceHeading(d))); err != nil {
+			return err
+		}
+		if err := pathsTable(d.Paths).writeTo(w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deviceHeading says in one line what the device is and how it does.
+func deviceHeading(d deviceStatus) string {
+	parts := []string{
+		fmt.Sprintf("%s: %s LUN %v", d.Name, d.Target, d.LUN),
+		d.State,
+	}
+	if d.SizeBytes > 0 {
+		parts = append(parts, formatSize(d.SizeBytes))
+	}
+	if d.Policy != "" {
+		parts = append(parts, "policy "+d.Policy)
+	}
+	if d.ReadOnly {
+		parts = append(parts, "read-only")
+	}
+	parts = append(parts, fmt.Sprintf("%d in flight", d.InFlight))
+	if d.Queued > 0 {
+		parts = append(parts, fmt.Sprintf("%d waiting for a path", d.Queued))
+	}
+	if d.NoPathSecondsLeft != nil {
+		parts = append(parts, fmt.Sprintf("no path: I/O fails in %s", formatAge(*d.NoPathSecondsLeft)))
+	}
+	if len(d.Fenced) > 0 {
+		parts = append(parts, fmt.Sprintf("%d writes fenced", len(d.Fenced)))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func pathsTable(paths []pathStatus) *table {
+	t := &table{header: []string{"PATH", "STATE", "SINCE", "PRIO", "PORTAL", "SHARE", "IOPS", "MB/S", "P50", "P99", "INFLIGHT", "RETRIES", "REASON"}}
+	for _, p := range paths {
+		t.add(p.ID, p.State, formatAge(p.SinceSeconds), fmt.Sprint(p.Priority), p.Portal, formatShare(p.Share),
+			formatRate(p.IOPS), formatRate(p.MBps), formatLatency(p.P50Seconds), formatLatency(p.P99Seconds),
+			fmt.Sprint(p.InFlight), fmt.Sprint(p.Retries), p.Reason)
+	}
+	return t
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/iscsimp/iscsimp/initiator"
+)
+
+// status implements controlled: the device as it is now. It never waits for
+// I/O; before the device is ready there is little to tell.
+func (r *runner) status(ctx context.Context) (deviceStatus, error) {
+	r.mu.Lock()
+	dev, exports, closing := r.dev, r.exports, r.closing
+	r.mu.Unlock()
+	st := r.skeleton(exports)
+	if dev != nil {
+		s, err := dev.Snapshot(ctx)
+		switch {
+		case errors.Is(err, initiator.ErrClosed):
+			closing = true
+		case err != nil:
+			return st, err
+		default:
+			fillStatus(&st, s, time.Now())
+			geometry := dev.Geometry()
+			st.ReadOnly = geometry.ReadOnly
+		}
+	}
+	if closing {
+		st.State = "closing"
+	}
+	return st, nil
+}
+
+// skeleton is what is known without a device.
+func (r *runner) skeleton(exports []string) deviceStatus {
+	cfg := &r.options.cfg
+	st := deviceStatus{
+		Name: r.options.name, Target: cfg.Target, LUN: lunJSON(cfg.LUN), State: "starting",
+		InitiatorName: cfg.InitiatorName, ReadOnly: cfg.ReadOnly, Shared: cfg.Shared, Policy: cfg.Policy,
+		Exports: append([]string{}, exports...), Fenced: []fencedRange{}, Paths: []pathStatus{},
+	}
+	st.stampProcess()
+	return st
+}
+
+// fillStatus takes over a snapshot.
+func fillStatus(st *deviceStatus, s initiator.Snapshot, now time.Time) {
+	st.State, st.Policy = s.State, s.Policy
+	st.SizeBytes, st.BlockSize = s.Size, s.BlockSize
+	st.Identity, st.Vendor, st.Product = s.Unit, s.Vendor, s.Product
+	st.PathsUp, st.PathsTotal = s.PathsUp, len(s.Paths)
+	st.InFlight, st.Queued, st.Requests, st.Failed = s.InFlight, s.Queued, s.Requests, s.Failed
+	st.LastError = s.LastError
+	if s.NoPathFor > 0 && s.NoPathLeft >= 0 {
+		st.NoPathSecondsLeft = &s.NoPathLeft
+	}
+	portals := make(map[string]string, len(s.Paths))
+	for _, p := range s.Paths {
+		portals[p.ID] = p.Portal
+		st.Paths = append(st.Paths, newPathStatus(p, now))
+	}
+	st.FencedTotal = s.FencedCount
+	for _, f := range s.Fenced {
+		st.Fenced = append(st.Fenced, fencedRange{
+			Path: f.Path, Portal: portals[f.Path], Op: f.Op, OffsetBytes: f.Offset, LengthBytes: f.Length,
+			SinceSeconds: f.Age, SecondsLeft: f.Left,
+		})
+	}
+}
+
+func newPathStatus(p initiator.PathSnapshot, now time.Time) pathStatus {
+	return pathStatus{
+		ID: p.ID, Portal: p.Portal, State: p.State.String(), Active: p.Active,
+		Since:        formatTime(now.Add(-time.Duration(p.Since * float64(time.Second)))),
+		SinceSeconds: p.Since, Reason: p.Reason, Priority: p.Priority, Weight: p.Weight,
+		Share: p.Share, ShareTotal: p.ShareTotal, IOs: p.IOs, Bytes: p.Bytes, IOPS: p.IOPS, MBps: p.MBps,
+		P50Seconds: p.P50, P99Seconds: p.P99, InFlight: p.InFlight, OldestSeconds: p.OldestAge,
+		Retries: p.Retries, Errors: p.Errors, Timeouts: p.Timeouts, Moved: p.Moved, Probes: p.Probes,
+		Logins: p.Logins, Losses: p.Losses, LastError: p.LastError,
+		ISID: hex.EncodeToString(p.Session.ISID[:]), TPGT: p.Session.TPGT, LocalAddress: p.Session.LocalAddr,
+	}
+}
+
+// steer implements controlled.
+func (r *runner) steer(ctx context.Context, cmd pathCommand) error {
+	op, err := cmd.op()
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	dev := r.dev
+	r.mu.Unlock()
+	if dev == nil {
+		return failf(exitError, "device %s is not running yet, or not any more; try again", r.options.name)
+	}
+	if err := dev.SetPath(ctx, cmd.Path, op); err != nil {
+		return fmt.Errorf("path %s: %w", cmd.Path, err)
+	}
+	r.log.Info("path steered by hand", "path", cmd.Path, "action", cmd.Action, "value", cmd.Value)
+	return nil
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/iscsimp/iscsimp/scsi"
+)
+
+// lunJSON is a LUN in JSON: a number, or a string for the rare address that is
+// not written as one.
+type lunJSON scsi.LUN
+
+func (l lunJSON) String() string { return scsi.LUN(l).String() }
+
+// MarshalJSON implements json.Marshaler.
+func (l lunJSON) MarshalJSON() ([]byte, error) {
+	s := l.String()
+	if _, err := strconv.Atoi(s); err == nil {
+		return []byte(s), nil
+	}
+	return json.Marshal(s)
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (l *lunJSON) UnmarshalJSON(b []byte) error {
+	s := string(b)
+	if len(b) > 0 && b[0] == '"' {
+		if err := json.Unmarshal(b, &s); err != nil {
+			return err
+		}
+	}
+	lun, err := scsi.ParseLUN(s)
+	*l = lunJSON(lun)
+	return err
+}
+
+// devicesReport is what `paths` and `ls` print with --json.
+type devicesReport struct {
+	Version int            `json:"version"`
+	Devices []deviceStatus `json:"devices"`
+}
+
+// deviceStatus is one device as its process sees it, and the answer to
+// GET /v1/status. Sizes are in bytes, durations in seconds.
+type deviceStatus struct {
+	Name          string   `json:"name"`
+	Target        string   `json:"target"`
+	LUN           lunJSON  `json:"lun"`
+	State         string   `json:"state"` // starting, up, degraded, no-path, closing, not-answering
+	PID           int      `json:"pid"`
+	InitiatorName string   `json:"initiator_name,omitempty"`
+	Started       string   `json:"started,omitempty"`
+	UptimeSeconds float64  `json:"uptime_seconds"`
+	SizeBytes     uint64   `json:"size_bytes"`
+	BlockSize     uint32   `json:"block_size"`
+	ReadOnly      bool     `json:"read_only"`
+	Shared        bool     `json:"shared"`
+	Identity      string   `json:"identity,omitempty"`
+	Vendor        string   `json:"vendor,omitempty"`
+	Product       string   `json:"product,omitempty"`
+	Policy        string   `json:"policy"`
+	Exports       []string `json:"exports"`
+	PathsUp       int      `json:"paths_up"`
+	PathsTotal    int      `json:"paths_total"`
+
+	InFlight  int    `json:"in_flight"` // commands
+	Queued    int    `json:"queued"`    // commands that wait for a path
+	Requests  uint64 `json:"requests"`  // since the start
+	Failed    uint64 `json:"failed"`    // requests given up
+	LastError string `json:"last_error,omitempty"`
+	// NoPathSecondsLeft is until requests begin to fail; absent unless there
+	// is no path and the time is limited; 0 once they fail.
+	NoPathSecondsLeft *float64 `json:"no_path_seconds_left,omitempty"`
+
+	Fenced      []fencedRange `json:"fenced"` // the oldest 64
+	FencedTotal int           `json:"fenced_total"`
+	Paths       []pathStatus  `json:"paths"`
+}
+
+// fencedRange is a write whose old copy may still land: writes to it wait.
+type fencedRange struct {
+	Path         string  `json:"path"` // where the old copy is
+	Portal       string  `json:"portal"`
+	Op           string  `json:"op"`
+	OffsetBytes  uint64  `json:"offset_bytes"`
+	LengthBytes  uint64  `json:"length_bytes"`
+	SinceSeconds float64 `json:"since_seconds"`
+	SecondsLeft  float64 `json:"seconds_left"` // until --fence-timeout
+}
+
+// pathStatus is one way to the LUN.
+type pathStatus struct {
+	ID            string  `json:"id"`
+	Portal        string  `json:"portal"`
+	State         string  `json:"state"`
+	Active        bool    `json:"active"` // carries I/O now
+	Since         string  `json:"since"`
+	SinceSeconds  float64 `json:"since_seconds"`
+	Reason        string  `json:"reason"`
+	Priority      int     `json:"priority"`
+	Weight        int     `json:"weight"`
+	Share         float64 `json:"share"`       // of the I/O of the last seconds, 0..1
+	ShareTotal    float64 `json:"share_total"` // of all I/O since the start, 0..1
+	IOs           uint64  `json:"ios"`
+	Bytes         uint64  `json:"bytes"`
+	IOPS          float64 `json:"iops"`
+	MBps          float64 `json:"mbps"` // 10^6 bytes a second
+	P50Seconds    float64 `json:"p50_seconds"`
+	P99Seconds    float64 `json:"p99_seconds"`
+	InFlight      int     `json:"in_flight"`
+	OldestSeconds float64 `json:"oldest_seconds"` // age of the oldest command in flight
+	Retries       uint64  `json:"retries"`
+	Errors        uint64  `json:"errors"`
+	Timeouts      uint64  `json:"timeouts"`
+	Moved         uint64  `json:"moved"` // commands taken away while it was silent
+	Probes        uint64  `json:"probes"`
+	Logins        uint64  `json:"logins"`
+	Losses        uint64  `json:"losses"`
+	LastError     string  `json:"last_error,omitempty"`
+	ISID          string  `json:"isid,omitempty"`
+	LocalAddress  string  `json:"local_address,omitempty"`
+	TPGT          int     `json:"tpgt"` // -1: not known
+}
+
+// stateNotAnswering is the state of a device whose process does not answer.
+const stateNotAnswering = "not-answering"
+
+// notAnswering describes a device by its lock file alone.
+func notAnswering(name string, c claim) deviceStatus {
+	return deviceStatus{
+		Name: name, Target: c.Target, LUN: c.LUN, PID: c.PID, Started: c.Started,
+		State: stateNotAnswering, Exports: []string{}, Fenced: []fencedRange{}, Paths: []pathStatus{},
+	}
+}
+
+// processStart is when this process began, near enough.
+var processStart = time.Now()
+
+// stampProcess fills in what every device of this process shares.
+func (d *deviceStatus) stampProcess() {
+	d.PID = os.Getpid()
+	d.Started = formatTime(processStart)
+	d.UptimeSeconds = time.Since(processStart).Seconds()
+}

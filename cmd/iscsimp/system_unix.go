@@ -1,0 +1,50 @@
+//go:build linux || darwin || freebsd || netbsd || openbsd || dragonfly
+
+package main
+
+import (
+	"errors"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// hasFileModes: permission bits mean something here.
+const hasFileModes = true
+
+// ownedByMe reports whether path exists, is no symbolic link, and belongs to this user.
+func ownedByMe(path string) bool {
+	st, err := os.Lstat(path)
+	if err != nil || st.Mode()&os.ModeSymlink != 0 {
+		return false
+	}
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	return ok && int(sys.Uid) == os.Geteuid()
+}
+
+// tryLock takes the exclusive lock of f without waiting. The system gives it
+// back when the process ends, however it ends.
+func tryLock(f *os.File) (taken bool, err error) {
+	for {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return true, nil
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EWOULDBLOCK):
+			return false, nil
+		}
+		return false, os.NewSyscallError("flock", err)
+	}
+}
+
+// openFileLimit is the number of files this process may have open.
+func openFileLimit() (uint64, bool) {
+	var lim unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) != nil {
+		return 0, false
+	}
+	return uint64(lim.Cur), true
+}

@@ -1,0 +1,228 @@
+package initiator
+
+import (
+	"cmp"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/iscsimp/iscsimp/mpio"
+	"github.com/iscsimp/iscsimp/scsi"
+	"github.com/iscsimp/iscsimp/session"
+)
+
+// DefaultLoginTimeout is the default of Config.LoginTimeout and DiscoverConfig.LoginTimeout.
+const DefaultLoginTimeout = 10 * time.Second
+
+// Wait says how many paths Open waits for.
+type Wait int
+
+// The values of Wait besides a number of paths.
+const (
+	WaitAny Wait = 0  // one path is enough; the others come in the background
+	WaitAll Wait = -1 // every path, those found by discovery included
+)
+
+// Forever is the value of Config.NoPathTimeout that never gives up.
+const Forever time.Duration = -1
+
+// Config describes one device: which LUN, through which portals, and how. The
+// zero value of each optional field means the documented default. Open
+// validates and copies it. The names in parentheses are those of open-iscsi's
+// iscsid.conf, of multipath.conf, or of RFC 7143 §13.
+type Config struct {
+	// Target is the target's iSCSI name. Required.
+	Target string
+	// Portals are addresses of the target, each as ParsePortal takes it. All are
+	// logged in to. At least one is required.
+	Portals []string
+	// OnlyGiven leaves it at Portals. By default Open also asks every given
+	// portal for further ones (SendTargets) and logs in to those too.
+	OnlyGiven bool
+	// LUN is the unit on the target; scsi.MakeLUN makes one from a number. Default LUN 0.
+	LUN scsi.LUN
+	// Name is the device's short name in logs and snapshots. Default: Target.
+	Name string
+	// InitiatorName is this host's iSCSI name. Required, and to be kept: targets
+	// know the host by it, and the session identifiers are derived from it.
+	InitiatorName string
+
+	// Policy spreads commands over paths: see Policies (path_selector). Default "latency".
+	Policy string
+	// ReadOnly refuses everything that changes the medium. A LUN that is
+	// write-protected is read-only in any case.
+	ReadOnly bool
+	// Shared says that other hosts write the same blocks, as cluster file systems
+	// do: a write of unknown outcome is answered only when no old copy of it can
+	// land any more. Default: this host is the only writer.
+	Shared bool
+	// Wait is the number of paths that must be up before Open returns. Default WaitAny.
+	Wait Wait
+
+	// NoPathTimeout is how long requests wait while there is no usable path;
+	// then they fail with ErrIO until one is back (no_path_retry, in seconds;
+	// node.session.timeo.replacement_timeout). Default 120 s; Forever: no limit.
+	NoPathTimeout time.Duration
+	// FailFast fails requests at once while there is no usable path (no_path_retry fail).
+	FailFast bool
+	// FenceTimeout is how long a write of unknown outcome holds back newer
+	// writes to its blocks when nothing better settles it. Default 60 s.
+	FenceTimeout time.Duration
+	// CommandTimeout is how long a command may take on a path that is otherwise
+	// alive before its session is given up (the SCSI command timer). Default 30 s.
+	CommandTimeout time.Duration
+
+	// LoginTimeout bounds connecting and logging in to one portal
+	// (node.conn[0].timeo.login_timeout). Default 10 s.
+	LoginTimeout time.Duration
+	// LogoutTimeout bounds the farewell (node.conn[0].timeo.logout_timeout). Default 5 s.
+	LogoutTimeout time.Duration
+	// NoopInterval is how often an idle connection is asked whether it is there
+	// (node.conn[0].timeo.noop_out_interval). Default 1 s; negative: never.
+	NoopInterval time.Duration
+	// NoopTimeout is how long a connection may stay silent when asked before it
+	// is given up (node.conn[0].timeo.noop_out_timeout). Default 2 s.
+	NoopTimeout time.Duration
+	// SuspectAfter is how long a connection with commands outstanding may stay
+	// silent before commands avoid it. Default 150 ms.
+	SuspectAfter time.Duration
+	// ReconnectMin, ReconnectMax bound the pause before a lost path is dialed
+	// again: it doubles from one to the other. Defaults 100 ms and 5 s.
+	ReconnectMin, ReconnectMax time.Duration
+
+	// HeaderDigest, DataDigest ask for CRC32C over headers and data
+	// (node.conn[0].iscsi.HeaderDigest, DataDigest). Default None. Targets may decline.
+	HeaderDigest, DataDigest bool
+	// CommandsMax bounds the commands in flight per path
+	// (node.session.cmds_max). 1..4096, default 128.
+	CommandsMax int
+	// MaxRecvDataSegmentLength is the most data the target may send in one PDU,
+	// in bytes (same key). 512..2^24-1, default 262144.
+	MaxRecvDataSegmentLength uint32
+	// MaxBurstLength and FirstBurstLength bound one sequence of data and the
+	// unsolicited data, in bytes (same keys). 512..2^24-1, defaults 16776192 and 262144.
+	MaxBurstLength, FirstBurstLength uint32
+	// InitialR2T asks the target to solicit all data but immediate data (same
+	// key); NoImmediateData declines immediate data (ImmediateData=No). Default no.
+	InitialR2T, NoImmediateData bool
+
+	// Logger gets what happens; it may be slow: it is called from a goroutine of
+	// its own, and records are dropped and counted if it cannot keep up.
+	// Default: nothing is logged.
+	Logger *slog.Logger
+	// OnEvent is told what happens to the device and its paths, in order, from a
+	// goroutine of its own. If it falls behind by many events, some are left
+	// out; Snapshot always tells the whole. Default: nobody is told.
+	OnEvent func(Event)
+	// Trace is told about every PDU header sent and received. Default: nobody is.
+	Trace TraceFunc
+	// Dial makes the TCP connections. Default: a net.Dialer.
+	Dial DialFunc
+	// Portable runs on the portable loop even where a faster one exists; it is
+	// needed if Dial returns anything but TCP connections.
+	Portable bool
+}
+
+// Event tells what happened to a device or one of its paths.
+type Event = mpio.Event
+
+// Policies lists the values of Config.Policy.
+func Policies() []string { return mpio.Policies() }
+
+// withDefaults validates c and fills in what Open itself needs; the layers
+// below fill in the rest.
+func (c Config) withDefaults() (Config, error) {
+	d, err := c.discovery().withDefaults()
+	if err != nil {
+		return c, err
+	}
+	c.Portals, c.LoginTimeout, c.Logger = d.Portals, d.LoginTimeout, d.Logger
+	if c.Target == "" {
+		return c, invalidf("`iscsimp discover` lists the targets of a portal", "no target is given")
+	}
+	if err := CheckName(c.Target); err != nil {
+		return c, err
+	}
+	if c.Policy != "" && !slices.Contains(Policies(), c.Policy) {
+		return c, invalidf("the policies are "+listWords(Policies()), "there is no policy %q", c.Policy)
+	}
+	if c.Wait < WaitAll {
+		return c, invalidf("use WaitAny, WaitAll or a number of paths", "Wait is %d", c.Wait)
+	}
+	if c.OnlyGiven && int(c.Wait) > len(c.Portals) {
+		return c, invalidf("give more portals or wait for fewer", "cannot wait for %d paths with %d portals", c.Wait, len(c.Portals))
+	}
+	if c.FailFast && c.NoPathTimeout != 0 {
+		return c, invalidf("set one of the two", "FailFast and NoPathTimeout contradict each other")
+	}
+	c.Name = cmp.Or(c.Name, c.Target)
+	return c, c.checkTimes()
+}
+
+// checkTimes refuses durations that cannot be meant.
+func (c Config) checkTimes() error {
+	for _, t := range []struct {
+		name     string
+		v        time.Duration
+		negative bool // has a meaning
+	}{
+		{"NoPathTimeout", c.NoPathTimeout, true},
+		{"FenceTimeout", c.FenceTimeout, false},
+		{"CommandTimeout", c.CommandTimeout, false},
+		{"LogoutTimeout", c.LogoutTimeout, false},
+		{"NoopInterval", c.NoopInterval, true},
+		{"NoopTimeout", c.NoopTimeout, false},
+		{"SuspectAfter", c.SuspectAfter, false},
+		{"ReconnectMin", c.ReconnectMin, false},
+		{"ReconnectMax", c.ReconnectMax, false},
+	} {
+		if t.v < 0 && !t.negative {
+			return invalidf("0 means the default", "%s is negative", t.name)
+		}
+	}
+	// The core validates the rest in the same words for every user of it.
+	probe := c.session("127.0.0.1:3260", -1)
+	if _, err := session.New(probe, nil, nil); err != nil {
+		return &Error{Kind: KindInvalid, Err: err, Msg: "configuration"}
+	}
+	return nil
+}
+
+// discovery is the part of c that discovery needs.
+func (c Config) discovery() DiscoverConfig {
+	return DiscoverConfig{
+		Portals: c.Portals, InitiatorName: c.InitiatorName, LoginTimeout: c.LoginTimeout,
+		HeaderDigest: c.HeaderDigest, DataDigest: c.DataDigest,
+		Logger: c.Logger, Trace: c.Trace, Dial: c.Dial, Portable: c.Portable,
+	}
+}
+
+// session is the configuration of the session to one portal.
+func (c Config) session(portal string, tpgt int) session.Config {
+	return session.Config{
+		InitiatorName: c.InitiatorName,
+		TargetName:    c.Target,
+		Portal:        portal,
+		TPGT:          tpgt,
+		// The same after every restart, so that a login ends what the session
+		// before it left behind; and another one for every session of this host.
+		ISID:                     session.DeriveISID(c.InitiatorName, c.Target, c.LUN.String(), portal),
+		HeaderDigest:             c.HeaderDigest,
+		DataDigest:               c.DataDigest,
+		MaxRecvDataSegmentLength: c.MaxRecvDataSegmentLength,
+		MaxBurstLength:           c.MaxBurstLength,
+		FirstBurstLength:         c.FirstBurstLength,
+		InitialR2T:               c.InitialR2T,
+		NoImmediateData:          c.NoImmediateData,
+		CmdsMax:                  c.CommandsMax,
+		LoginTimeout:             c.LoginTimeout,
+		LogoutTimeout:            c.LogoutTimeout,
+		NoopInterval:             c.NoopInterval,
+		NoopTimeout:              c.NoopTimeout,
+		SuspectAfter:             c.SuspectAfter,
+		ReconnectMin:             c.ReconnectMin,
+		ReconnectMax:             c.ReconnectMax,
+		Logger:                   c.Logger,
+		Trace:                    bindTrace(c.Trace, portal),
+	}
+}
