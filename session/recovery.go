@@ -86,8 +86,8 @@ func (s *Session) connClosed(c *conn, reason *Error) {
 	if was == StateLogin && s.followRedirect() {
 		return
 	}
-	if was == StateLogin && reason.Kind == KindTransport && c.stream != nil && !c.heard {
-		s.minimal = !s.minimal // it may be a key that this target cannot bear
+	if was == StateLogin && reason.Kind == KindTransport && c.stream != nil {
+		s.minimal = !s.minimal // it may be a key that this target cannot bear, in either stage
 	}
 	s.to(evLost)
 	if was == StateLoggedIn {

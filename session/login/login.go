@@ -28,7 +28,10 @@ type Config struct {
 	// Offer holds the values proposed; see DefaultOffer.
 	Offer Offer
 	// Minimal leaves out every operational key that has a usable default. Some
-	// old targets close the connection on a key they do not know.
+	// old targets close the connection on a key they do not know. A discovery
+	// session then starts in the operational stage, as RFC 7143 §6.3 allows:
+	// gotgt takes SessionType from there alone, and closes on a login that names
+	// no target otherwise.
 	Minimal bool
 }
 
@@ -77,10 +80,15 @@ func New(cfg Config) *Machine {
 	return &Machine{cfg: cfg, first: true, neg: newNegotiator(cfg)}
 }
 
-// First gives the first request: always the security stage, since several
-// targets reinstate a session, or add a connection to one, only in a login that
-// passed it.
+// First gives the first request: the security stage, since several targets
+// reinstate a session, or add a connection to one, only in a login that passed
+// it. Minimal discovery sessions are the exception.
 func (m *Machine) First() Request {
+	if m.cfg.Discovery && m.cfg.Minimal {
+		m.stage, m.asked = pdu.StageOperational, true
+		t := pdu.AppendKey(nil, "InitiatorName", m.cfg.InitiatorName)
+		return m.request(m.neg.offer(pdu.AppendKey(t, "SessionType", "Discovery")))
+	}
 	m.stage, m.asked = pdu.StageSecurity, true
 	var t []byte
 	t = pdu.AppendKey(t, "InitiatorName", m.cfg.InitiatorName)
