@@ -84,11 +84,12 @@ func TestGotgtPathFailsAndReturns(t *testing.T) {
 	assert.Less(t, stats.LongestStall, 8*time.Second)
 }
 
-// TestGotgtGoneForGood: without any path, I/O waits for the time given and then fails, and iscsimp still leaves in order.
+// TestGotgtGoneForGood: without any path, I/O waits for the time given and then fails; iscsimp leaves in bounded time and says that it could not flush.
 func TestGotgtGoneForGood(t *testing.T) {
 	target, err := peer.StartGotgt(t.Context(), peer.Gotgt{Portals: 2})
 	require.NoError(t, err)
-	device := peer.NeedLogin(t, peer.Login{Portals: target.Portals, IQN: target.IQN, LUN: target.LUN, Args: []string{"--no-path-timeout", "2s", "--fence-timeout", "1s"}})
+	device, err := peer.StartLogin(t.Context(), peer.Login{Portals: target.Portals, IQN: target.IQN, LUN: target.LUN, Args: []string{"--no-path-timeout", "2s", "--fence-timeout", "1s"}})
+	require.NoError(t, err)
 	waitPaths(t, device, "all paths up", allUp(2))
 	client := dialNBD(t, device)
 	block := bytes.Repeat([]byte{1}, nbdload.BlockSize)
@@ -110,4 +111,5 @@ func TestGotgtGoneForGood(t *testing.T) {
 	}
 	status := waitPaths(t, device, "no path up", allUp(0))
 	assert.NotEmpty(t, status.Paths[0].Reason)
+	require.ErrorContains(t, device.Stop(), "flush before logging out")
 }

@@ -45,7 +45,7 @@ func NBDURI(socket string) string { return "nbd+unix:///?socket=" + socket }
 // Fio runs fio against the NBD export behind socket; args are its options without the leading dashes ("rw=randwrite", "verify=crc32c").
 func Fio(t testing.TB, socket string, args ...string) string {
 	t.Helper()
-	all := []string{"--name=job", "--ioengine=nbd", "--uri=" + NBDURI(socket)}
+	all := []string{"--name=job", "--ioengine=nbd", "--uri=" + NBDURI(socket), "--verify_state_save=0"} // fio would leave a file behind
 	for _, arg := range args {
 		all = append(all, "--"+arg)
 	}

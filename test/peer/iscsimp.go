@@ -38,7 +38,6 @@ type Device struct {
 type DeviceStatus struct {
 	Name      string       `json:"name"`
 	Target    string       `json:"target"`
-	LUN       int          `json:"lun"`
 	State     string       `json:"state"`
 	SizeBytes uint64       `json:"size_bytes"`
 	BlockSize uint32       `json:"block_size"`
