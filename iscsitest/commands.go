@@ -26,7 +26,7 @@ type command struct {
 	usage scsi.CDB
 }
 
-type commandFlags uint8
+type commandFlags uint16
 
 const (
 	cmdDespiteUA commandFlags = 1 << iota // is carried out while a UNIT ATTENTION is pending
@@ -36,6 +36,7 @@ const (
 	cmdBlocks                             // LBA and blocks must be inside the unit
 	cmdTransfer                           // moves the blocks: the transfer limit holds
 	cmdProtect                            // has RDPROTECT or WRPROTECT, which must be 0
+	cmdExact                              // the initiator must announce just the data the command takes
 )
 
 // commandKey finds a command: opcode and service action + 1.
@@ -107,6 +108,9 @@ func (s *session) judge(t *task) *result {
 		return illegal(scsi.ASCInvalidOpcode)
 	case cmd.flags&cmdAnyType == 0 && t.lun.cfg.DeviceType != scsi.TypeDisk:
 		return illegal(scsi.ASCInvalidOpcode)
+	}
+	if cmd.flags&cmdExact != 0 && uint64(t.edtl) != cmd.out(t.lun, cdb) {
+		return illegal(scsi.ASCInvalidFieldInCDB)
 	}
 	return t.lun.judge(cmd, cdb)
 }

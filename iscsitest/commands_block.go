@@ -65,10 +65,10 @@ func blockCommands() []*command {
 		if op == scsi.OpWriteSame16 {
 			bits |= 1 // NDOB
 		}
-		add(cmdBlocks|cmdWrites|cmdProtect, writeSame, oneBlock, usageOf(op, usageFor(op), bits))
+		add(cmdBlocks|cmdWrites|cmdProtect|cmdExact, writeSame, oneBlock, usageOf(op, usageFor(op), bits))
 	}
 	add(write, orWrite, wholeBlocks, usageOf(scsi.OpORWrite16, usage16))
-	add(write, compareAndWrite, twiceBlocks, usageOf(scsi.OpCompareAndWrite, usageCAW))
+	add(write|cmdExact, compareAndWrite, twiceBlocks, usageOf(scsi.OpCompareAndWrite, usageCAW))
 	add(cmdWrites, unmap, paramLen, usageOf(scsi.OpUnmap, usageUnmap))
 	list = append(list, &command{
 		op: scsi.OpServiceActionIn16, sa: int(scsi.SAGetLBAStatus), run: getLBAStatus,
@@ -314,7 +314,7 @@ func (x *execution) storeLocked(p []byte) result {
 // compareAndWrite writes the second half of its data if the blocks equal the
 // first half, and nothing comes in between (SBC-3 §5.2).
 func compareAndWrite(x *execution) result {
-	if x.cdb.Blocks() > maxCompareAndWrite || (x.cdb.Blocks() == 0 && x.task.edtl > 0) {
+	if x.cdb.Blocks() > maxCompareAndWrite {
 		return x.invalidField(13)
 	}
 	if x.cdb.Blocks() == 0 {

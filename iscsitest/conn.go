@@ -30,6 +30,8 @@ type conn struct {
 	index   int // PDUs received
 	cid     uint16
 
+	loggedOut bool // a Logout was answered
+
 	// Set at the end of the login, before anybody else knows the connection.
 	sess *session
 	neg  Negotiated
@@ -90,6 +92,9 @@ func (c *conn) serve() {
 	if ok {
 		c.fullFeature()
 	}
+	if c.loggedOut {
+		c.awaitClose()
+	}
 	c.closeWhenSent()
 	writer.Wait()
 	c.abort(false)
@@ -99,6 +104,17 @@ func (c *conn) serve() {
 	c.t.mu.Lock()
 	delete(c.t.conns, c)
 	c.t.mu.Unlock()
+}
+
+// logoutPatience is how long the initiator may take to close the connection
+// after a Logout Response, before the target does. Some initiators take a close
+// that comes along with the response for a failure.
+const logoutPatience = 100 * time.Millisecond
+
+// awaitClose reads and ignores what comes until the initiator closes.
+func (c *conn) awaitClose() {
+	c.nc.SetReadDeadline(time.Now().Add(logoutPatience))
+	io.Copy(io.Discard, c.r)
 }
 
 // receive reads one PDU; its memory is used again by the next call. With a

@@ -51,6 +51,7 @@ func (s *session) logout(r *request) bool {
 	case pdu.LogoutCloseSession:
 		s.end(endLogout)
 		respond(pdu.LogoutDone)
+		c.loggedOut = true
 		return false
 	case pdu.LogoutCloseConnection:
 		if v.CID() != c.cid {
@@ -59,6 +60,7 @@ func (s *session) logout(r *request) bool {
 		}
 		s.end(endLogout) // the only connection
 		respond(pdu.LogoutDone)
+		c.loggedOut = true
 		return false
 	case pdu.LogoutForRecovery:
 		respond(pdu.LogoutRecoveryUnsupported)

@@ -25,6 +25,7 @@ type options struct {
 	size      int64
 	blockSize uint
 	luns      int
+	physical  uint
 	stdin     bool
 	verbose   bool
 	trace     bool
@@ -48,6 +49,7 @@ func parseFlags() options {
 	flag.StringVar(&o.name, "name", iscsitest.DefaultName, "iSCSI `name` of the target")
 	flag.Int64Var(&o.size, "size", 64<<20, "size of each LUN in `bytes`")
 	flag.UintVar(&o.blockSize, "block-size", 512, "logical block size in `bytes`")
+	flag.UintVar(&o.physical, "physical-exponent", 0, "2^`n` logical blocks make a physical block")
 	flag.IntVar(&o.luns, "luns", 1, "`number` of LUNs, from 0")
 	flag.BoolVar(&o.stdin, "stdin", false, "end when standard input ends")
 	flag.BoolVar(&o.verbose, "v", false, "log logins, losses and violations")
@@ -75,6 +77,7 @@ func config(o options) iscsitest.Config {
 	for i := range o.luns {
 		cfg.LUNs = append(cfg.LUNs, iscsitest.LUN{
 			Number: uint16(i), Size: o.size, BlockSize: uint32(o.blockSize), ReadOnly: o.readOnly,
+			PhysicalExponent: uint8(min(o.physical, 15)),
 		})
 	}
 	if o.trace {
