@@ -35,6 +35,7 @@ type demo struct {
 	proxies []*tcpproxy.Proxy
 	device  *peer.Device
 
+	runner     *nbdload.Runner
 	stats      nbdload.Stats
 	shed, back time.Duration // 0: not measured
 }
@@ -57,21 +58,17 @@ func (d *demo) run(ctx context.Context) (err error) {
 		d.say("SIGTERM: iscsimp drains, logs out and leaves.")
 		err = errors.Join(err, d.device.Stop())
 	}()
-	runner, err := d.startLoad(ctx)
-	if err != nil {
+	if err := d.startLoad(ctx); err != nil {
 		return err
 	}
 	err = d.faults(ctx)
-	d.stats = runner.Stop()
+	d.stats = d.runner.Stop()
 	if err != nil {
 		return err
 	}
-	if err := d.showPaths(ctx, "after"); err != nil {
-		return err
-	}
-	d.say("Load stopped; reading every block once more.")
-	err = runner.Verify()
-	d.stats = runner.Stats()
+	d.say("The load has stopped; reading every block once more.")
+	err = d.runner.Verify()
+	d.stats = d.runner.Stats()
 	return err
 }
 
@@ -121,21 +118,20 @@ func (d *demo) login(ctx context.Context) (err error) {
 }
 
 // startLoad fills the disk and starts the load through the NBD socket.
-func (d *demo) startLoad(ctx context.Context) (*nbdload.Runner, error) {
+func (d *demo) startLoad(ctx context.Context) error {
 	client, err := nbdload.Dial(ctx, "unix", d.device.Socket, "")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	runner, err := nbdload.NewRunner(nbdload.Load{Clients: []*nbdload.Client{client}, Seed: d.seed})
-	if err != nil {
-		return nil, err
+	if d.runner, err = nbdload.NewRunner(nbdload.Load{Clients: []*nbdload.Client{client}, Seed: d.seed}); err != nil {
+		return err
 	}
-	if err := runner.Fill(); err != nil {
-		return nil, err
+	if err := d.runner.Fill(); err != nil {
+		return err
 	}
-	d.say("Load on the NBD socket: 32 requests in flight, half writes, 4 to 64 KiB, every block checked.")
-	runner.Start()
-	return runner, nil
+	d.say("Load through the NBD socket: 32 requests in flight, half of them writes, 4 to 64 KiB; every block says which version it is.")
+	d.runner.Start()
+	return nil
 }
 
 // faults lets the line of path 2 get slow and heal, then cuts path 3 and heals it.
@@ -164,7 +160,6 @@ func (d *demo) slowDown(ctx context.Context) error {
 	}
 	added := base * time.Duration(d.slowFactor-1)
 	d.say("Path 2 gets slow: ×%d, from %s to %s.", d.slowFactor, round(base), round(base+added))
-	began := time.Now()
 	if err := proxy.Delay(added / 2); err != nil {
 		return err
 	}
@@ -172,7 +167,7 @@ func (d *demo) slowDown(ctx context.Context) error {
 		return err
 	}
 	d.say("Path 2 carries less than %.0f %% of the I/O after %s.", d.shedShare*100, round(d.shed))
-	if err := pause(ctx, d.slowFor-time.Since(began)); err != nil {
+	if err := d.waitShown(ctx, proxy.Addr()); err != nil {
 		return err
 	}
 	if err := d.showPaths(ctx, "while path 2 is slow"); err != nil {
@@ -212,5 +207,8 @@ func (d *demo) cut(ctx context.Context) error {
 	}
 	d.back = time.Since(healed)
 	d.say("Path 3 is back by itself %s after the line was.", round(d.back))
-	return pause(ctx, 2*time.Second)
+	if err := pause(ctx, 2*time.Second); err != nil {
+		return err
+	}
+	return d.showPaths(ctx, "after all of it")
 }

@@ -24,7 +24,7 @@ import (
 type plan struct {
 	warmUp     time.Duration // load on healthy paths
 	slowFactor int           // latency of path 2 while it is slow, as a multiple
-	slowFor    time.Duration // at least
+	slowFor    time.Duration // at most, from when its share was measured
 	cutFor     time.Duration
 	shedLimit  time.Duration // share of the slow path under shedShare within this
 	shedShare  float64
@@ -33,7 +33,7 @@ type plan struct {
 }
 
 func main() {
-	p := plan{warmUp: 8 * time.Second, slowFactor: 20, slowFor: 4 * time.Second, cutFor: 5 * time.Second,
+	p := plan{warmUp: 8 * time.Second, slowFactor: 20, slowFor: 11 * time.Second, cutFor: 5 * time.Second,
 		shedLimit: 5 * time.Second, shedShare: 0.05, backLimit: 15 * time.Second}
 	flag.Uint64Var(&p.seed, "seed", rand.Uint64(), "seed of the load's random choices")
 	flag.DurationVar(&p.warmUp, "warm-up", p.warmUp, "load on healthy paths before the first fault")

@@ -28,17 +28,28 @@ func (d *demo) show(ctx context.Context, args ...string) (string, error) {
 	return output, err
 }
 
+// showPaths prints the table of iscsimp and how the load is doing.
 func (d *demo) showPaths(ctx context.Context, when string) error {
-	d.say("Paths %s:", when)
+	d.say("The paths %s:", when)
 	d.command("paths demo")
 	output, err := d.device.Command(ctx, "paths", "demo")
 	d.indented(output)
+	load := d.runner.Stats()
+	fmt.Fprintf(d.out, "    load so far: %d operations, %d errors, %d mismatches, longest operation %s\n",
+		load.Operations, load.Errors, load.Mismatches, round(load.LongestStall))
 	return err
 }
 
+// widest is how much of a line of output is shown, in characters.
+const widest = 150
+
 func (d *demo) indented(output string) {
 	for line := range strings.Lines(output) {
-		fmt.Fprint(d.out, "    ", line)
+		runes := []rune(strings.TrimSuffix(line, "\n"))
+		if len(runes) > widest {
+			runes = append(runes[:widest-1], '…')
+		}
+		fmt.Fprintf(d.out, "    %s\n", string(runes))
 	}
 }
 

@@ -48,6 +48,23 @@ func (d *demo) timeUntilShed(ctx context.Context, portal string) (time.Duration,
 	return 0, fmt.Errorf("the slow path still carries %.0f %% or more of the I/O after %v", d.shedShare*100, d.shedLimit)
 }
 
+// waitShown lets the path stay slow until the share that iscsimp itself reports, an average over the last seconds, shows it too.
+func (d *demo) waitShown(ctx context.Context, portal string) error {
+	for began := time.Now(); time.Since(began) < d.slowFor; {
+		status, err := d.device.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if status.Path(portal).Share < d.shedShare {
+			return nil
+		}
+		if err := pause(ctx, sampleEvery); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // shareBetween is the part of the I/O between two statuses that the path through portal carried, 0 to 1. No I/O at all counts as 1: nothing was shed.
 func shareBetween(before, after peer.DeviceStatus, portal string) float64 {
 	var of, all float64
