@@ -99,11 +99,13 @@ func (e PortalError) Unwrap() error { return e.Err }
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Msg)
-	if e.Msg == "" {
-		b.WriteString(e.Kind.String())
-	}
-	if e.Err != nil {
+	switch {
+	case e.Err != nil && e.Msg == "":
+		b.WriteString(e.Err.Error())
+	case e.Err != nil:
 		fmt.Fprintf(&b, ": %v", e.Err)
+	case e.Msg == "":
+		b.WriteString(e.Kind.String())
 	}
 	for i, p := range e.Portals {
 		sep := "; "

@@ -1,5 +1,285 @@
 package main
 
-import "github.com/urfave/cli/v2"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
 
-func doctorCommand() *cli.Command { return &cli.Command{Name: "doctor", Flags: flags()} }
+	"github.com/urfave/cli/v2"
+
+	"github.com/iscsimp/iscsimp/initiator"
+)
+
+func doctorCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "doctor",
+		Usage:     "say what would hold a login back here, and what to do about it",
+		ArgsUsage: "[TARGET]",
+		Description: "Looks at this host, and at each PORTAL given: can it be reached, does it speak iSCSI,\n" +
+			"does it list TARGET. Changes nothing. Ends with 0 unless a login would fail.",
+		Flags:        flags(sessionFlags(), digestFlags()),
+		OnUsageError: onUsageError,
+		Action:       runDoctor,
+	}
+}
+
+// verdict is how a check went.
+type verdict string
+
+const (
+	verdictOK   verdict = "ok"
+	verdictNote verdict = "note" // worth knowing
+	verdictWarn verdict = "warn" // works, but not as well as it could
+	verdictFail verdict = "fail" // a login would fail
+)
+
+// finding is one line of the report.
+type finding struct {
+	Check   string  `json:"check"`
+	Status  verdict `json:"status"`
+	Detail  string  `json:"detail"`
+	Remedy  string  `json:"remedy,omitempty"`
+	Seconds float64 `json:"seconds,omitempty"` // how long it took, if that matters
+	code    int     // exit code, for verdictFail
+}
+
+func runDoctor(c *cli.Context) error {
+	target, portals, err := doctorSubject(c)
+	if err != nil {
+		return err
+	}
+	findings := checkHost(c)
+	if len(portals) > 0 {
+		found, err := checkPortals(c, target, portals)
+		if err != nil {
+			return err
+		}
+		findings = append(findings, found...)
+	}
+	worst := exitOK
+	for _, f := range findings {
+		if f.Status == verdictFail {
+			worst = max(worst, f.code, exitError)
+		}
+	}
+	if c.Bool(flagJSON) {
+		err = writeJSON(c.App.Writer, map[string]any{"version": schemaVersion, "ok": worst == exitOK, "checks": findings}, false)
+	} else {
+		err = findingsTable(findings).writeTo(c.App.Writer)
+	}
+	if err == nil && worst != exitOK {
+		err = silentExit(worst)
+	}
+	return err
+}
+
+// doctorSubject is addressOf with everything optional.
+func doctorSubject(c *cli.Context) (target string, portals []string, err error) {
+	if c.NArg() > 0 {
+		a, portals, err := addressOf(c)
+		return a.Target, portals, err
+	}
+	portals, err = portalsOf(c)
+	return "", portals, err
+}
+
+func findingsTable(findings []finding) *table {
+	t := &table{header: []string{"STATUS", "CHECK", "DETAIL"}}
+	for _, f := range findings {
+		t.add(string(f.Status), f.Check, f.Detail)
+		if f.Remedy != "" {
+			t.add("", "", "→ "+f.Remedy)
+		}
+	}
+	t.blank = true
+	return t
+}
+
+// checkHost looks at this host.
+func checkHost(c *cli.Context) []finding {
+	findings := []finding{checkInitiatorName(defaultNameFinder(), c.String(flagInitiatorName))}
+	findings = append(findings, checkRuntime(c)...)
+	findings = append(findings, checkOpenFiles(openFileLimit()))
+	if runtime.GOOS == "linux" {
+		findings = append(findings, checkKernelNBD("/sys/module/nbd"))
+	}
+	return findings
+}
+
+func checkInitiatorName(n nameFinder, given string) finding {
+	f := finding{Check: "initiator name", Status: verdictOK}
+	own, ownErr := readInitiatorName(n.ownFile())
+	name, source, err := n.existing(given)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		f.Status, f.Detail = verdictNote, "none yet; the first login makes one and keeps it in "+n.ownFile()
+		f.Remedy = "if the target has an access list, give it the name afterwards"
+		if !writable(n.stateDir) {
+			f.Status, f.code = verdictFail, exitError
+			f.Detail = "none, and " + n.stateDir + " cannot be written to keep one"
+			f.Remedy = "write InitiatorName=… into " + n.systemFile + ", or give --" + flagInitiatorName
+		}
+	case err != nil:
+		f.Status, f.code, f.Detail = verdictFail, exitError, err.Error()
+		f.Remedy = "mend the file, or give --" + flagInitiatorName
+	case ownErr == nil && own != name:
+		f.Status = verdictNote
+		f.Detail = fmt.Sprintf("%s (%s); %s in %s is not used", name, source, own, n.ownFile())
+		f.Remedy = "remove the file that is not used, lest the host change its name when the other one goes"
+	default:
+		f.Detail = fmt.Sprintf("%s (%s)", name, source)
+	}
+	return f
+}
+
+func checkRuntime(c *cli.Context) []finding {
+	f := finding{Check: "runtime folder", Status: verdictOK}
+	dir, err := runtimeDir(c)
+	if err == nil {
+		f.Detail = dir
+		if err = checkRuntimeDir(dir); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+			if !writable(dir) {
+				err = fmt.Errorf("%s cannot be created", dir)
+			}
+		}
+	}
+	if err != nil {
+		f.Status, f.code, f.Detail = verdictFail, exitError, err.Error()
+		f.Remedy = "give a folder of your own with --" + flagRuntimeDir
+		return []finding{f}
+	}
+	findings := []finding{f}
+	devices, err := runningDevices(c.Context, dir)
+	if err != nil {
+		return append(findings, finding{Check: "running devices", Status: verdictWarn, Detail: err.Error()})
+	}
+	for _, d := range devices {
+		if d.State == stateNotAnswering {
+			findings = append(findings, finding{
+				Check: "device " + d.Name, Status: verdictWarn,
+				Detail: fmt.Sprintf("process %d runs it but does not answer", d.PID),
+				Remedy: fmt.Sprintf("look at its log; kill -QUIT %d makes it tell where it hangs", d.PID),
+			})
+		}
+	}
+	return findings
+}
+
+// enoughFiles is what a device with many paths and clients needs.
+const enoughFiles = 1024
+
+func checkOpenFiles(limit uint64, known bool) finding {
+	f := finding{Check: "open files", Status: verdictOK, Detail: fmt.Sprintf("limit %d", limit)}
+	switch {
+	case !known:
+		f.Status, f.Detail = verdictNote, "the limit is not known on this system"
+	case limit < enoughFiles:
+		f.Status = verdictWarn
+		f.Remedy = fmt.Sprintf("every path and every NBD client needs one: ulimit -n %d", enoughFiles)
+	}
+	return f
+}
+
+func checkKernelNBD(module string) finding {
+	if _, err := os.Stat(module); err == nil {
+		return finding{Check: "kernel NBD client", Status: verdictOK, Detail: "module nbd is loaded"}
+	}
+	return finding{
+		Check: "kernel NBD client", Status: verdictNote, Detail: "module nbd is not loaded",
+		Remedy: "only needed to use an export as /dev/nbdN of this host: modprobe nbd",
+	}
+}
+
+// checkPortals looks at all portals at once. One that fails would not stop a
+// login if another works.
+func checkPortals(c *cli.Context, target string, portals []string) ([]finding, error) {
+	cfg, done, err := discoverConfig(c, portals)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	findings := make([][]finding, len(portals))
+	var wg sync.WaitGroup
+	for i, portal := range portals {
+		one := cfg
+		one.Portals = []string{portal}
+		wg.Go(func() { findings[i] = checkPortal(c.Context, one, portal, target) })
+	}
+	wg.Wait()
+	works := func(f []finding) bool {
+		return !slices.ContainsFunc(f, func(f finding) bool { return f.Status == verdictFail })
+	}
+	if slices.ContainsFunc(findings, works) {
+		for _, list := range findings {
+			for i := range list {
+				if list[i].Status == verdictFail {
+					list[i].Status = verdictWarn
+				}
+			}
+		}
+	}
+	return slices.Concat(findings...), nil
+}
+
+func checkPortal(ctx context.Context, cfg initiator.DiscoverConfig, portal, target string) []finding {
+	reach := finding{Check: "portal " + portal, Status: verdictOK}
+	began := time.Now()
+	dialCtx, cancel := context.WithTimeout(ctx, cfg.LoginTimeout)
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(dialCtx, "tcp", portal)
+	reach.Seconds = time.Since(began).Seconds()
+	if err != nil {
+		reach.Status, reach.code, reach.Detail = verdictFail, exitConnect, err.Error()
+		reach.Remedy = "check address and port, the network, firewalls, and whether the target runs"
+		return []finding{reach}
+	}
+	conn.Close()
+	reach.Detail = "TCP connection in " + formatLatency(reach.Seconds)
+	speaks := finding{Check: "discovery at " + portal, Status: verdictOK}
+	found, err := initiator.Discover(ctx, cfg)
+	if err != nil {
+		speaks.Status, speaks.code, speaks.Detail = verdictFail, exitCode(err), err.Error()
+		speaks.Remedy = "check that this is an iSCSI portal, and the target's access list"
+		if len(found.Portals) == 1 {
+			speaks.Detail = found.Portals[0].Err.Error()
+		}
+		return []finding{reach, speaks}
+	}
+	speaks.Seconds = found.Portals[0].Elapsed.Seconds()
+	speaks.Detail = fmt.Sprintf("%d targets in %s", len(found.Targets), formatLatency(speaks.Seconds))
+	if target != "" && !slices.ContainsFunc(found.Targets, func(t initiator.Target) bool { return t.Name == target }) {
+		speaks.Status, speaks.code = verdictFail, exitNothing
+		speaks.Detail += ", but not " + target
+		speaks.Remedy = "check the name, and the target's access list for " + cfg.InitiatorName
+	} else if len(found.Targets) == 0 {
+		speaks.Status = verdictWarn
+		speaks.Remedy = "check the target's access list for " + cfg.InitiatorName
+	}
+	return []finding{reach, speaks}
+}
+
+// writable reports whether dir, or the nearest folder above it that exists, can
+// be written to.
+func writable(dir string) bool {
+	for dir != "" {
+		_, err := os.Stat(dir)
+		if err == nil {
+			return mayWrite(dir)
+		}
+		up := filepath.Dir(dir)
+		if !errors.Is(err, fs.ErrNotExist) || up == dir {
+			return false
+		}
+		dir = up
+	}
+	return false
+}

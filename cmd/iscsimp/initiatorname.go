@@ -46,29 +46,38 @@ func stateDir() string {
 // find returns the name given on the command line, else the system's, else the
 // one generated earlier, else a new one, which it keeps. source says where it is from.
 func (n nameFinder) find(given string) (name, source string, err error) {
-	if given != "" {
-		return given, "command line", initiator.CheckName(given)
-	}
-	name, err = readInitiatorName(n.systemFile)
-	if err == nil {
-		return name, n.systemFile, nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
-		return "", "", err
+	name, source, err = n.existing(given)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return name, source, err
 	}
 	if n.stateDir == "" {
 		return "", "", failf(exitError, "no initiator name: there is no folder to keep one in; give one with --%s", flagInitiatorName)
 	}
-	own := filepath.Join(n.stateDir, "initiatorname.iscsi")
-	name, err = readInitiatorName(own)
-	if errors.Is(err, fs.ErrNotExist) {
-		name, err = n.generate(own)
-	}
-	if err != nil {
+	if name, err = n.generate(n.ownFile()); err != nil {
 		return "", "", fmt.Errorf("no initiator name: %w; give one with --%s", err, flagInitiatorName)
 	}
-	return name, own, nil
+	return name, n.ownFile(), nil
 }
+
+// existing is find without generating one: the error is fs.ErrNotExist if there
+// is none.
+func (n nameFinder) existing(given string) (name, source string, err error) {
+	if given != "" {
+		return given, "command line", initiator.CheckName(given)
+	}
+	for _, file := range []string{n.systemFile, n.ownFile()} {
+		name, err = readInitiatorName(file)
+		// The system's file is for root only on some systems; then it cannot be meant for us.
+		if errors.Is(err, fs.ErrNotExist) || (file == n.systemFile && errors.Is(err, fs.ErrPermission)) {
+			continue
+		}
+		return name, file, err
+	}
+	return "", "", fmt.Errorf("no initiator name: %w", fs.ErrNotExist)
+}
+
+// ownFile is where a generated name is kept.
+func (n nameFinder) ownFile() string { return filepath.Join(n.stateDir, "initiatorname.iscsi") }
 
 // readInitiatorName reads a file in open-iscsi's form: a line InitiatorName=….
 func readInitiatorName(path string) (string, error) {

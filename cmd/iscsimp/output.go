@@ -32,6 +32,7 @@ func writeJSON(w io.Writer, v any, indent bool) error {
 type table struct {
 	header []string
 	rows   [][]string
+	blank  bool // an empty cell is left blank, not shown as "-"
 }
 
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
@@ -46,7 +47,7 @@ func (t *table) writeTo(w io.Writer) error {
 			if i > 0 {
 				fmt.Fprint(tw, "\t")
 			}
-			if c = printable(c); c == "" {
+			if c = printable(c); c == "" && !t.blank {
 				c = "-"
 			}
 			fmt.Fprint(tw, c)

@@ -17,3 +17,5 @@ func ownedByMe(path string) bool {
 func tryLock(*os.File) (taken bool, err error) { return true, nil }
 
 func openFileLimit() (uint64, bool) { return 0, false }
+
+func mayWrite(string) bool { return true }

@@ -48,3 +48,6 @@ func openFileLimit() (uint64, bool) {
 	}
 	return uint64(lim.Cur), true
 }
+
+// mayWrite reports whether this user may create files in dir.
+func mayWrite(dir string) bool { return unix.Access(dir, unix.W_OK|unix.X_OK) == nil }
