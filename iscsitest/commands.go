@@ -109,10 +109,13 @@ func (s *session) judge(t *task) *result {
 	case cmd.flags&cmdAnyType == 0 && t.lun.cfg.DeviceType != scsi.TypeDisk:
 		return illegal(scsi.ASCInvalidOpcode)
 	}
+	if res := t.lun.judge(cmd, cdb); res != nil {
+		return res
+	}
 	if cmd.flags&cmdExact != 0 && uint64(t.edtl) != cmd.out(t.lun, cdb) {
 		return illegal(scsi.ASCInvalidFieldInCDB)
 	}
-	return t.lun.judge(cmd, cdb)
+	return nil
 }
 
 // judge checks what the CDB asks for against the state of the unit.
