@@ -88,6 +88,7 @@ func (c *client) gone() {
 	if ne, ok := err.(net.Error); ok && ne.Timeout() {
 		require.NoError(c.t, err, "the server should have closed the connection")
 	}
+	_ = c.Close()
 }
 
 // drivers runs a test over both loop drivers.

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/iscsimp/iscsimp/internal/block"
+	"github.com/iscsimp/iscsimp/internal/invariants"
 )
 
 const mib = 1 << 20
@@ -53,56 +54,61 @@ func TestRequestsReachTheDevice(t *testing.T) {
 	}
 }
 
+const refusalSize = 80 * mib
+
+func block4k(_ *Config, d *memDevice)  { d.geo.BlockSize = 4096 }
+func readOnly(_ *Config, d *memDevice) { d.geo.ReadOnly = true }
+func noTrim(_ *Config, d *memDevice)   { d.geo.CanTrim = false }
+
+var some = pattern(512, 3)
+
+// refusals are requests that must not reach the device of refusalSize bytes.
+var refusals = []struct {
+	name   string
+	change func(*Config, *memDevice)
+	wire   []byte
+	errno  uint32
+}{
+	{"unknown command", nil, req(99, 0, 7, 0, 512), errnoInval},
+	{"block status, not negotiated", nil, req(7, 0, 7, 0, 512), errnoInval},
+	{"cache, not advertised", nil, req(cmdCache, 0, 7, 0, 512), errnoInval},
+	{"unknown flag on read", nil, req(cmdRead, 1<<7, 7, 0, 512), errnoInval},
+	{"DF without structured replies", nil, req(cmdRead, 1<<2, 7, 0, 512), errnoInval},
+	{"NO_HOLE on write", nil, write(cmdFlagNoHole, 7, 0, some), errnoInval},
+	{"FAST_ZERO, not advertised", nil, req(cmdWriteZeroes, cmdFlagFastZero, 7, 0, 512), errnoInval},
+	{"read of nothing", nil, req(cmdRead, 0, 7, 0, 0), errnoInval},
+	{"write of nothing", nil, req(cmdWrite, 0, 7, 0, 0), errnoInval},
+	{"trim of nothing", nil, req(cmdTrim, 0, 7, 0, 0), errnoInval},
+	{"zeroes of nothing", nil, req(cmdWriteZeroes, 0, 7, 0, 0), errnoInval},
+	{"flush with a length", nil, req(cmdFlush, 0, 7, 0, 512), errnoInval},
+	{"flush with an offset", nil, req(cmdFlush, 0, 7, 512, 0), errnoInval},
+	{"read past the end", nil, req(cmdRead, 0, 7, refusalSize-512, 1024), errnoInval},
+	{"read beyond the end", nil, req(cmdRead, 0, 7, refusalSize, 512), errnoInval},
+	{"read, offset + length overflows", nil, req(cmdRead, 0, 7, math.MaxUint64-511, 512), errnoInval},
+	{"write past the end", nil, write(0, 7, refusalSize, some), errnoNoSpace},
+	{"write, offset + length overflows", nil, write(0, 7, math.MaxUint64-511, some), errnoNoSpace},
+	{"zeroes past the end", nil, req(cmdWriteZeroes, 0, 7, 512, refusalSize), errnoNoSpace},
+	{"trim past the end", nil, req(cmdTrim, 0, 7, 512, refusalSize), errnoInval},
+	{"read, longer than advertised", nil, req(cmdRead, 0, 7, 0, maxPayload+512), errnoInval},
+	{"read, as long as can be", nil, req(cmdRead, 0, 7, 0, math.MaxUint32), errnoInval},
+	{"unaligned offset", nil, req(cmdRead, 0, 7, 100, 512), errnoInval},
+	{"unaligned length", nil, req(cmdRead, 0, 7, 0, 100), errnoInval},
+	{"unaligned write", nil, write(0, 7, 0, some[:100]), errnoInval},
+	{"unaligned trim", nil, req(cmdTrim, 0, 7, 0, 100), errnoInval},
+	{"512 on 4096-byte blocks", block4k, req(cmdRead, 0, 7, 512, 4096), errnoInval},
+	{"write, read-only", readOnly, write(0, 7, 0, some), errnoPerm},
+	{"write FUA, read-only", readOnly, write(cmdFlagFUA, 7, 0, some), errnoPerm},
+	{"trim, read-only", readOnly, req(cmdTrim, 0, 7, 0, 512), errnoPerm},
+	{"zeroes, read-only", readOnly, req(cmdWriteZeroes, 0, 7, 0, 512), errnoPerm},
+	{"FUA where it is not offered", readOnly, req(cmdRead, cmdFlagFUA, 7, 0, 512), errnoInval},
+	{"trim where it is not offered", noTrim, req(cmdTrim, 0, 7, 0, 512), errnoInval},
+}
+
 func TestRefusals(t *testing.T) {
-	const size = 80 * mib
-	block4k := func(_ *Config, d *memDevice) { d.geo.BlockSize = 4096 }
-	readOnly := func(_ *Config, d *memDevice) { d.geo.ReadOnly = true }
-	noTrim := func(_ *Config, d *memDevice) { d.geo.CanTrim = false }
-	some := pattern(512, 3)
-	tests := []struct {
-		name   string
-		change func(*Config, *memDevice)
-		wire   []byte
-		errno  uint32
-	}{
-		{"unknown command", nil, req(99, 0, 7, 0, 512), errnoInval},
-		{"block status, not negotiated", nil, req(7, 0, 7, 0, 512), errnoInval},
-		{"cache, not advertised", nil, req(cmdCache, 0, 7, 0, 512), errnoInval},
-		{"unknown flag on read", nil, req(cmdRead, 1<<7, 7, 0, 512), errnoInval},
-		{"DF without structured replies", nil, req(cmdRead, 1<<2, 7, 0, 512), errnoInval},
-		{"NO_HOLE on write", nil, write(cmdFlagNoHole, 7, 0, some), errnoInval},
-		{"FAST_ZERO, not advertised", nil, req(cmdWriteZeroes, cmdFlagFastZero, 7, 0, 512), errnoInval},
-		{"read of nothing", nil, req(cmdRead, 0, 7, 0, 0), errnoInval},
-		{"write of nothing", nil, req(cmdWrite, 0, 7, 0, 0), errnoInval},
-		{"trim of nothing", nil, req(cmdTrim, 0, 7, 0, 0), errnoInval},
-		{"zeroes of nothing", nil, req(cmdWriteZeroes, 0, 7, 0, 0), errnoInval},
-		{"flush with a length", nil, req(cmdFlush, 0, 7, 0, 512), errnoInval},
-		{"flush with an offset", nil, req(cmdFlush, 0, 7, 512, 0), errnoInval},
-		{"read past the end", nil, req(cmdRead, 0, 7, size-512, 1024), errnoInval},
-		{"read beyond the end", nil, req(cmdRead, 0, 7, size, 512), errnoInval},
-		{"read, offset + length overflows", nil, req(cmdRead, 0, 7, math.MaxUint64-511, 512), errnoInval},
-		{"write past the end", nil, write(0, 7, size, some), errnoNoSpace},
-		{"write, offset + length overflows", nil, write(0, 7, math.MaxUint64-511, some), errnoNoSpace},
-		{"zeroes past the end", nil, req(cmdWriteZeroes, 0, 7, 512, size), errnoNoSpace},
-		{"trim past the end", nil, req(cmdTrim, 0, 7, 512, size), errnoInval},
-		{"read, longer than advertised", nil, req(cmdRead, 0, 7, 0, maxPayload+512), errnoInval},
-		{"read, as long as can be", nil, req(cmdRead, 0, 7, 0, math.MaxUint32), errnoInval},
-		{"unaligned offset", nil, req(cmdRead, 0, 7, 100, 512), errnoInval},
-		{"unaligned length", nil, req(cmdRead, 0, 7, 0, 100), errnoInval},
-		{"unaligned write", nil, write(0, 7, 0, some[:100]), errnoInval},
-		{"unaligned trim", nil, req(cmdTrim, 0, 7, 0, 100), errnoInval},
-		{"512 on 4096-byte blocks", block4k, req(cmdRead, 0, 7, 512, 4096), errnoInval},
-		{"write, read-only", readOnly, write(0, 7, 0, some), errnoPerm},
-		{"write FUA, read-only", readOnly, write(cmdFlagFUA, 7, 0, some), errnoPerm},
-		{"trim, read-only", readOnly, req(cmdTrim, 0, 7, 0, 512), errnoPerm},
-		{"zeroes, read-only", readOnly, req(cmdWriteZeroes, 0, 7, 0, 512), errnoPerm},
-		{"FUA where it is not offered", readOnly, req(cmdRead, cmdFlagFUA, 7, 0, 512), errnoInval},
-		{"trim where it is not offered", noTrim, req(cmdTrim, 0, 7, 0, 512), errnoInval},
-	}
-	for _, tt := range tests {
+	for _, tt := range refusals {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t, mib, func(cfg *Config, d *memDevice) {
-				d.geo.Size = size
+				d.geo.Size = refusalSize
 				if tt.change != nil {
 					tt.change(cfg, d)
 				}
@@ -295,11 +301,14 @@ func TestDoubleCompletionIsHarmless(t *testing.T) {
 	r := newRig(t, mib, func(_ *Config, d *memDevice) { d.hold = true })
 	r.feed(req(cmdFlush, 0, 1, 0, 0))
 	q := r.dev.queue[0]
+	owner := q.Owner
 	r.dev.completeAt(0)
-	defer func() { _ = recover() }() // the invariants build panics
-	q2 := *q
-	q2.Owner = r.conn.shard.idle[0]
-	q2.Owner.RequestDone(&q2)
+	again := func() { owner.RequestDone(q) }
+	if invariants.Enabled {
+		assert.Panics(t, again, "the bug must show where bugs are looked for")
+	} else {
+		assert.NotPanics(t, again)
+	}
 	assert.Len(t, r.answers(nil), 1)
 	r.end()
 }

@@ -241,7 +241,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 // history sends random requests that do not overlap while in flight and checks
 // every answer against a model.
 func history(t *testing.T, rng *rand.Rand) {
-	const size = 4 * mib
+	const size = mib
 	r := newRig(t, size, func(cfg *Config, d *memDevice) {
 		cfg.MaxInflightRequests = 1 + rng.IntN(40)
 		cfg.MaxInflightBytes = 1 << (12 + rng.IntN(10))
@@ -255,7 +255,7 @@ func history(t *testing.T, rng *rand.Rand) {
 		at := uint64(0)
 		for at < size {
 			at += uint64(rng.IntN(64)) * 512
-			n := uint64(1+rng.IntN(1<<rng.IntN(11))) * 512
+			n := uint64(1+rng.IntN(1<<rng.IntN(10))) * 512
 			if at+n > size {
 				break
 			}

@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"errors"
@@ -331,7 +332,7 @@ func (s *Server) connList() []*conn {
 	for c := range s.conns {
 		l = append(l, c)
 	}
-	slices.SortFunc(l, func(a, b *conn) int { return int(a.id) - int(b.id) })
+	slices.SortFunc(l, func(a, b *conn) int { return cmp.Compare(a.id, b.id) })
 	return l
 }
 

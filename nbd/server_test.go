@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -113,14 +114,14 @@ func (c *client) replyTo(cmd uint16, length []int) answer {
 
 func TestMostClientsNeverFinishTheHandshake(t *testing.T) {
 	drivers(t, func(t *testing.T, lp loop.Loop) {
-		const silent = 300
+		const silent = 1000
 		s := serve(t, lp, mib, func(cfg *Config, _ *memDevice) { cfg.MaxHandshakes = 32 })
 		for i := range silent {
 			c := dial(t, s.unix)
 			if i%3 == 0 {
 				c.write([]byte{0, 0, 0}) // three quarters of the flags
 			}
-			if i%50 == 0 {
+			if i%100 == 0 {
 				good := connect(t, s.unix, "disk")
 				good.write(req(cmdRead, 0, 1, 0, 512))
 				require.Len(t, good.reply(512).data, 512)
@@ -130,20 +131,68 @@ func TestMostClientsNeverFinishTheHandshake(t *testing.T) {
 			snap := s.Snapshot()
 			return snap.Handshakes <= 32 && snap.Refused >= silent-32
 		}, "the oldest handshakes are dropped")
-		assert.Len(t, s.Snapshot().Connections, silent/50)
+		assert.Len(t, s.Snapshot().Connections, silent/100)
 	})
 }
 
+// pipeListener hands out the server's ends of pipes, for tests in virtual time.
+type pipeListener struct {
+	conns chan net.Conn
+	done  chan struct{}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	select {
+	case <-l.done:
+	default:
+		close(l.done)
+	}
+	return nil
+}
+
+func (*pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
+
+// dial connects a client to the listener's server.
+func (l *pipeListener) dial(t testing.TB) *client {
+	c, s := net.Pipe()
+	l.conns <- s
+	return &client{t, c}
+}
+
 func TestHandshakeTimeout(t *testing.T) {
-	drivers(t, func(t *testing.T, lp loop.Loop) {
-		s := serve(t, lp, mib, func(cfg *Config, _ *memDevice) { cfg.HandshakeTimeout = 30 * time.Millisecond })
-		slow := dial(t, s.tcp)
+	synctest.Test(t, func(t *testing.T) {
+		lp := loop.NewPortable()
+		defer lp.Close()
+		srv, err := New(Config{Exports: []Export{{Name: "disk", Device: newMemDevice(lp, mib)}}})
+		require.NoError(t, err)
+		ln := &pipeListener{make(chan net.Conn), make(chan struct{})}
+		go func() { assert.NoError(t, srv.Serve(ln)) }()
+
+		start := time.Now()
+		deaf, slow := ln.dial(t), ln.dial(t) // the first does not even read the greeting
 		slow.read(18)
 		slow.gone()
-		c := connect(t, s.tcp, "disk")
-		<-time.After(60 * time.Millisecond) // the deadline must not outlive the handshake
-		c.write(req(cmdRead, 0, 1, 0, 512))
-		require.Len(t, c.reply(512).data, 512)
+		assert.Equal(t, DefaultHandshakeTimeout, time.Since(start))
+		synctest.Wait()
+		assert.Zero(t, srv.Snapshot().Handshakes)
+		require.NoError(t, deaf.Close())
+
+		good := ln.dial(t)
+		require.Equal(t, repAck, good.choose("disk"))
+		time.Sleep(time.Hour) // the handshake's deadline must not outlive it
+		good.write(req(cmdRead, 0, 1, 0, 512))
+		require.Len(t, good.reply(512).data, 512)
+		require.NoError(t, good.Close())
+		require.NoError(t, srv.Close(t.Context()))
 	})
 }
 

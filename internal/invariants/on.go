@@ -10,7 +10,11 @@ const Enabled = true
 // still holds a reference to it reads garbage instead of stale but plausible
 // data. A no-op without the build tag.
 func Mangle(b []byte) {
-	for i := range b {
-		b[i] = poison
+	if len(b) == 0 {
+		return
+	}
+	b[0] = poison
+	for n := 1; n < len(b); n *= 2 { // copying is faster than a loop over bytes
+		copy(b[n:], b[:n])
 	}
 }
