@@ -1,0 +1,293 @@
+package mpio
+
+import (
+	"slices"
+	"time"
+)
+
+// begin starts an io that nothing holds back: over a path now, or once one has room.
+func (d *Device) begin(o *io) {
+	if d.turnedAway(o) {
+		return
+	}
+	if d.queue.head == nil && d.place(o) {
+		return
+	}
+	d.queue.pushBack(o)
+	d.armTick()
+}
+
+// retryNow is begin for an io that was with a path before: it goes first.
+func (d *Device) retryNow(o *io) {
+	if d.turnedAway(o) {
+		return
+	}
+	d.queue.pushFront(o)
+	d.armTick()
+}
+
+// retryAfter starts o again after a pause.
+func (d *Device) retryAfter(o *io, pause time.Duration) {
+	if d.turnedAway(o) {
+		return
+	}
+	o.due = d.loop.Now() + int64(pause)
+	d.delayed.pushBack(o)
+	d.armRetryTimer()
+}
+
+// turnedAway fails o if waiting is over: no path for too long, or a forced close.
+func (d *Device) turnedAway(o *io) bool {
+	switch {
+	case d.forced:
+		d.finish(o, errForced)
+	case d.failing:
+		d.finish(o, d.noPathError(o))
+	default:
+		return false
+	}
+	return true
+}
+
+// place hands o to a path, if one has room.
+func (d *Device) place(o *io) bool {
+	p := d.choose(o)
+	return p != nil && d.send(p, o)
+}
+
+// send hands o to p.
+func (d *Device) send(p *path, o *io) bool {
+	o.build(d)
+	p.take(o, d.loop.Now())
+	if !p.sess.Submit(&o.cmd) {
+		p.land(o)
+		return false
+	}
+	if !d.tickOn {
+		d.armTick()
+	}
+	return true
+}
+
+// choose picks a path for o among the active ones; nil: o has to wait. Paths
+// without room in their command window are passed over: the window is
+// back-pressure, not slowness.
+func (d *Device) choose(o *io) *path {
+	cands := d.cands[:0]
+	held, avoided := 0, 0
+	for _, p := range d.active {
+		switch {
+		case o.avoid&p.bit != 0:
+			avoided++
+		case p.sess.Room() <= 0 || p.limit > 0 && p.inflight >= p.limit:
+		case p.ramp > 0 && p.inflight >= p.ramp:
+			held++
+		default:
+			cands = append(cands, p)
+		}
+	}
+	if len(cands) == 0 && held > 0 {
+		// Everything with room is still ramping up: better too early than not at all.
+		for _, p := range d.active {
+			if o.avoid&p.bit == 0 && p.sess.Room() > 0 && (p.limit == 0 || p.inflight < p.limit) {
+				cands = append(cands, p)
+			}
+		}
+	}
+	d.cands = cands
+	switch {
+	case len(cands) > 1:
+		return d.sel.pick(d, cands, o)
+	case len(cands) == 1:
+		return cands[0]
+	case avoided > 0 && avoided == len(d.active):
+		o.avoid = 0 // every path said no once: start over
+		return d.choose(o)
+	}
+	return nil
+}
+
+// kick sends what waits for room, in order, as far as there is room.
+func (d *Device) kick() {
+	if d.kicking {
+		return
+	}
+	d.kicking = true
+	for o := d.queue.head; o != nil; o = d.queue.head {
+		p := d.choose(o)
+		if p == nil {
+			break
+		}
+		d.queue.remove(o)
+		if !d.send(p, o) {
+			d.queue.pushFront(o)
+			break
+		}
+	}
+	d.kicking = false
+}
+
+// finish completes o for good.
+func (d *Device) finish(o *io, err error) {
+	q := o.req
+	if o.ghosts > 0 {
+		d.disown(o)
+	}
+	if o.ext.slot != 0 {
+		d.unhold(&o.ext)
+	}
+	d.putIO(o)
+	q.childDone(d, err)
+}
+
+// rank orders states by how gladly they are used; 0 is not at all.
+func (s State) rank() int {
+	switch s {
+	case StateUp:
+		return 4
+	case StateMarginal:
+		return 3
+	case StateSuspect:
+		return 2
+	case StateStandby:
+		return 1
+	}
+	return 0
+}
+
+// regroup finds the paths that carry I/O from now on: of the usable ones those
+// in the best state, of these the ones with the best priority. A path that is
+// merely suspect is thus used when nothing better is left.
+func (d *Device) regroup() {
+	d.active = d.active[:0]
+	rank, priority := 1, 0
+	for _, p := range d.paths {
+		r := p.state.rank()
+		if !p.usable() || r < rank {
+			continue
+		}
+		if r > rank || len(d.active) == 0 || p.cfg.Priority < priority {
+			d.active = d.active[:0]
+			rank, priority = r, p.cfg.Priority
+		}
+		if p.cfg.Priority == priority {
+			d.active = append(d.active, p)
+		}
+	}
+	if d.sel.single() && len(d.active) > 1 {
+		d.active = d.active[:1]
+	}
+	d.cands = slices.Grow(d.cands[:0], len(d.paths))
+	d.pathsChanged()
+	for _, p := range d.paths {
+		if p.silent || p.offline {
+			d.takeReads(p, p.offline)
+		}
+	}
+}
+
+// Limits on moving reads away from silent paths, so that a slow target is not
+// sent the same work again and again.
+const (
+	maxMoves  = 2   // times one command is moved
+	moveBurst = 256 // commands moved in a burst
+	moveShare = 0.1 // and for each command completed since
+)
+
+// takeReads moves commands that change nothing from a silent or offline path to
+// another one that is up, if there is one. Writes stay: the session still needs
+// their data, and their fate is open.
+func (d *Device) takeReads(p *path, all bool) {
+	if len(d.active) == 0 || slices.Contains(d.active, p) || d.active[0].state != StateUp || !p.logged {
+		return
+	}
+	n := 0
+	for _, l := range []*ioList{&p.transfer, &p.other} {
+		for o := l.tail; o != nil; {
+			before := o.prev
+			if !o.kind.changes() && (all || o.moves < maxMoves && d.moveTokens >= 1) && p.sess.Detach(&o.cmd) {
+				p.land(o)
+				if !all {
+					o.moves++
+					d.moveTokens--
+				}
+				d.queue.pushFront(o)
+				n++
+			}
+			o = before
+		}
+	}
+	if n == 0 {
+		return
+	}
+	p.stat.moved += uint64(n)
+	d.emit(Event{Kind: Retried, Path: p.cfg.ID, State: p.state, Count: n, Text: "reads moved to another path: " + p.reason})
+	d.armTick()
+}
+
+// Housekeeping intervals.
+const (
+	tickBusy   = 250 * time.Millisecond // with commands in flight: look for overdue ones
+	tickQueued = 20 * time.Millisecond  // with commands waiting for room, which may come without a completion
+)
+
+// armTick makes sure that onTick comes in time; it never puts it off.
+func (d *Device) armTick() {
+	every := tickBusy
+	if d.queue.head != nil && len(d.active) > 0 {
+		every = tickQueued
+	}
+	at := d.loop.Now() + int64(every)
+	if d.tickOn && d.tickAt <= at {
+		return
+	}
+	d.tickOn, d.tickAt = true, at
+	d.loop.SetTimer(&d.tick, at)
+}
+
+func (d *Device) onTick() {
+	d.tickOn = false
+	now := d.loop.Now()
+	busy := false
+	for _, p := range d.paths {
+		if p.inflight > 0 {
+			busy = true
+			p.overdue(now)
+		}
+	}
+	d.kick()
+	if busy || d.queue.head != nil {
+		d.armTick()
+	}
+}
+
+func (d *Device) armRetryTimer() {
+	next := int64(0)
+	for o := d.delayed.head; o != nil; o = o.next {
+		if next == 0 || o.due < next {
+			next = o.due
+		}
+	}
+	if next == 0 {
+		d.loop.StopTimer(&d.retryTimer)
+		return
+	}
+	d.loop.SetTimer(&d.retryTimer, next)
+}
+
+func (d *Device) onRetryTimer() {
+	now := d.loop.Now()
+	for o := d.delayed.head; o != nil; {
+		after := o.next
+		if o.due <= now {
+			d.delayed.remove(o)
+			d.queue.pushBack(o)
+		}
+		o = after
+	}
+	d.armRetryTimer()
+	d.kick()
+	if d.queue.head != nil {
+		d.armTick()
+	}
+}

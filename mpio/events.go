@@ -1,0 +1,115 @@
+package mpio
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+)
+
+// EventKind says what happened.
+type EventKind uint8
+
+// The kinds of Event, all in the past tense.
+const (
+	PathUp          EventKind = iota + 1 // the path was identified and carries I/O
+	PathDown                             // the path was lost, or its check failed; Err says why
+	PathSuspected                        // the path fell silent with commands in flight
+	PathQuarantined                      // the path led to another unit: it is not used
+	PathChanged                          // any other change of state: connecting, checking, offline
+	DeviceReady                          // the first path was identified: geometry is known
+	NoPath                               // the last usable path was lost: requests wait
+	NoPathExpired                        // they waited for too long: requests fail
+	PathsBack                            // a path is usable again
+	FenceRaised                          // writes of unknown outcome hold back newer ones to their blocks
+	FenceSettled                         // ... and no longer do; Text says what proved it
+	Retried                              // commands were sent again
+	RequestFailed                        // a request was given up; Err says why
+	CommandTimedOut                      // a command grew too old on a live path: the session was dropped
+	FeatureLost                          // the target turned out not to support something
+	CapacityChanged                      // a path reports another size than the device has
+	DeviceClosed                         // the device was closed
+)
+
+var eventNames = [...]string{
+	PathUp: "path-up", PathDown: "path-down", PathSuspected: "path-suspected",
+	PathQuarantined: "path-quarantined", PathChanged: "path-changed", DeviceReady: "device-ready",
+	NoPath: "no-path", NoPathExpired: "no-path-expired", PathsBack: "paths-back",
+	FenceRaised: "fence-raised", FenceSettled: "fence-settled", Retried: "retried",
+	RequestFailed: "request-failed", CommandTimedOut: "command-timed-out",
+	FeatureLost: "feature-lost", CapacityChanged: "capacity-changed", DeviceClosed: "device-closed",
+}
+
+// String is the name used in logs and JSON.
+func (k EventKind) String() string {
+	if int(k) < len(eventNames) && eventNames[k] != "" {
+		return eventNames[k]
+	}
+	return fmt.Sprintf("event-%d", uint8(k))
+}
+
+// MarshalText gives the name.
+func (k EventKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// Event tells of something that happened to the device.
+type Event struct {
+	At    int64     // loop time in ns
+	Kind  EventKind // what
+	Path  string    // ID of the path it is about, "" if none
+	State State     // the path's state after it, with a path event
+	Count int       // of commands or writes, where it is about several
+	Text  string    // in words, with the reason
+	Err   error     // the cause, if it is an error
+}
+
+// level is how loud an event is in the log.
+func (k EventKind) level() slog.Level {
+	switch k {
+	case PathDown, PathSuspected, NoPath, FenceRaised, CommandTimedOut, FeatureLost, CapacityChanged:
+		return slog.LevelWarn
+	case PathQuarantined, NoPathExpired, RequestFailed:
+		return slog.LevelError
+	case PathChanged, Retried:
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
+}
+
+// emit logs e and tells the owner. Never on the hot path.
+func (d *Device) emit(e Event) {
+	e.At = d.loop.Now()
+	if l := e.Kind.level(); d.cfg.Logger.Enabled(context.Background(), l) {
+		args := []any{"event", e.Kind.String()}
+		if e.Path != "" {
+			args = append(args, "path", e.Path)
+		}
+		if e.Count > 0 {
+			args = append(args, "count", e.Count)
+		}
+		if e.Err != nil {
+			args = append(args, "err", e.Err)
+		}
+		d.cfg.Logger.Log(context.Background(), l, e.Text, args...)
+	}
+	if d.cfg.OnEvent != nil {
+		d.cfg.OnEvent(e)
+	}
+}
+
+// muted keeps events that come with every command from flooding the log: one a
+// second is told, with the number of those since the last.
+type muted struct {
+	n    int
+	next int64
+}
+
+// tell emits e about p, or counts it for later.
+func (p *path) tell(m *muted, e Event) {
+	m.n++
+	now := p.dev.loop.Now()
+	if now < m.next {
+		return
+	}
+	e.Path, e.State, e.Count = p.cfg.ID, p.state, m.n
+	m.n, m.next = 0, now+1e9
+	p.dev.emit(e)
+}

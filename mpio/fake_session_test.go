@@ -1,0 +1,227 @@
+package mpio
+
+import (
+	"slices"
+
+	"github.com/iscsimp/iscsimp/scsi"
+	"github.com/iscsimp/iscsimp/session"
+)
+
+// fakeSession is a Session to a fakeUnit, with a line and a target that can be
+// made slow, silent, lossy and dishonest. What it stands in for is checked
+// where it matters: buffers are not touched after a command came back.
+type fakeSession struct {
+	l    *fakeLoop
+	unit *fakeUnit
+	obs  session.Observer
+	cfg  PathConfig
+
+	room       int          // commands taken at once
+	delay      func() int64 // service time of a command
+	serial     bool         // one command at a time
+	hold       bool         // the target answers nothing
+	honest     bool         // a login ends the session before it
+	loginTakes int64
+	loginFails bool
+	intercept  func(cdb scsi.CDB) (answer, bool) // answers instead of the unit
+	unsent     bool                              // a cut catches commands before they leave
+
+	logged, started, closed, isSilent bool
+	flights                           []*flight
+	zombies                           []*flight // sent with a session since lost; the target may still execute them
+	logins, drops, detached, retries  int
+	busyUntil                         int64
+}
+
+// flight is a command on its way.
+type flight struct {
+	c    *session.Command // nil: taken back
+	cdb  scsi.CDB
+	data []byte // of writes, as it left this host
+	gen  int
+	done *fakeEvent
+}
+
+func (s *fakeSession) Start() {
+	s.started = true
+	s.l.after(s.loginTakes, s.login)
+}
+
+// login tries to log in.
+func (s *fakeSession) login() {
+	switch {
+	case s.closed || s.logged:
+	case s.loginFails:
+		retry := s.l.now + 1e8
+		s.l.after(1e8, s.login)
+		s.obs.SessionDown(nil, &session.Error{Kind: session.KindTransport, Msg: "cannot connect"}, retry)
+	default:
+		s.logins++
+		s.logged = true
+		up := session.Up{First: s.logins == 1, TSIH: 1}
+		if s.honest {
+			up.Reinstated = !up.First
+			s.zombies = nil
+		}
+		s.obs.SessionUp(nil, up)
+	}
+}
+
+func (s *fakeSession) Room() int {
+	if !s.logged {
+		return 0
+	}
+	return max(0, s.room-len(s.flights))
+}
+
+func (s *fakeSession) Submit(c *session.Command) bool {
+	if s.Room() == 0 {
+		return false
+	}
+	f := &flight{c: c, cdb: c.CDB, gen: s.logins}
+	if c.Dir == session.DirWrite {
+		f.data = slices.Clone(c.Data)
+	}
+	s.flights = append(s.flights, f)
+	took := s.delay()
+	if s.serial {
+		s.busyUntil = max(s.busyUntil, s.l.now) + took
+		took = s.busyUntil - s.l.now
+	}
+	f.done = s.l.after(took, func() { s.arrive(f) })
+	return true
+}
+
+// arrive executes a command whose time has come, unless the target holds it.
+func (s *fakeSession) arrive(f *flight) {
+	if s.hold {
+		f.done = nil
+		return
+	}
+	s.complete(f)
+}
+
+func (s *fakeSession) complete(f *flight) {
+	i := slices.Index(s.flights, f)
+	if i < 0 {
+		return
+	}
+	if s.isSilent {
+		s.isSilent = false
+		s.obs.SessionAlive(nil)
+	}
+	s.flights = slices.Delete(s.flights, i, i+1)
+	buf := f.data
+	if f.c != nil && f.c.Dir != session.DirWrite {
+		buf = f.c.Data
+	}
+	a, ok := answer{}, false
+	if s.intercept != nil {
+		a, ok = s.intercept(f.cdb)
+	}
+	if !ok {
+		a = s.unit.do(f.cdb, buf)
+	}
+	if c := f.c; c != nil {
+		c.Status, c.Sense, c.Received = a.status, a.sense, a.received
+		c.Underflow, c.Overflow, c.Residual = a.under, a.over, a.residual
+		c.Owner.CommandDone(c)
+	}
+}
+
+// release lets the target go on after hold.
+func (s *fakeSession) release() {
+	s.hold = false
+	for _, f := range slices.Clone(s.flights) {
+		if f.done == nil {
+			s.complete(f)
+		}
+	}
+}
+
+// silence tells the observer what SuspectAfter tells a real session.
+func (s *fakeSession) silence() {
+	s.isSilent = true
+	s.obs.SessionSilent(nil)
+}
+
+// cut loses the session; it logs in again after a while.
+func (s *fakeSession) cut(again int64) {
+	s.lose(&session.Error{Kind: session.KindTransport, Portal: s.cfg.Portal, Msg: "connection reset"}, again)
+}
+
+func (s *fakeSession) lose(why *session.Error, again int64) {
+	if !s.logged {
+		return
+	}
+	s.logged, s.isSilent = false, false
+	e := *why
+	e.Sent = !s.unsent
+	flights := s.flights
+	s.flights = nil
+	for _, f := range flights {
+		if f.done != nil {
+			f.done.dead = true
+		}
+		if e.Sent && f.data != nil {
+			s.zombies = append(s.zombies, f)
+		}
+	}
+	for _, f := range flights {
+		if f.c != nil {
+			f.c.Err = &e
+			f.c.Owner.CommandDone(f.c)
+		}
+	}
+	if s.closed {
+		return
+	}
+	s.l.after(again, s.login)
+	s.obs.SessionDown(nil, &e, s.l.now+again)
+}
+
+// wake executes a command of a session that is long lost, as a target that hung does.
+func (s *fakeSession) wake(i int) {
+	f := s.zombies[i]
+	s.zombies = slices.Delete(s.zombies, i, i+1)
+	s.unit.do(f.cdb, f.data)
+}
+
+func (s *fakeSession) Detach(c *session.Command) bool {
+	for _, f := range s.flights {
+		if f.c == c && f.data == nil {
+			f.c = nil
+			s.detached++
+			return true
+		}
+	}
+	return false
+}
+
+func (s *fakeSession) Drop(err *session.Error) {
+	if !s.logged {
+		return
+	}
+	s.drops++
+	s.l.after(0, func() { s.lose(err, 1e8) })
+}
+
+func (s *fakeSession) RetryNow() {
+	s.retries++
+	if s.started && !s.logged && !s.closed {
+		s.l.after(0, s.login)
+	}
+}
+
+func (s *fakeSession) Close() {
+	if s.closed {
+		return
+	}
+	s.closed = true
+	s.l.after(1e6, func() {
+		s.lose(&session.Error{Kind: session.KindClosed, Msg: "the session was closed"}, 0)
+		s.obs.SessionClosed(nil)
+	})
+}
+
+func (s *fakeSession) Stats() session.Stats { return session.Stats{InFlight: len(s.flights)} }

@@ -1,0 +1,105 @@
+package mpio
+
+import (
+	"fmt"
+	"math/bits"
+
+	"github.com/iscsimp/iscsimp/internal/block"
+	"github.com/iscsimp/iscsimp/scsi"
+)
+
+// identified takes the result of a check: the first makes the device, every
+// other has to prove that it is about the same unit.
+func (d *Device) identified(p *path, ins *inspection) {
+	if !d.ready {
+		if err := d.adopt(p, ins); err != nil {
+			p.check.fail(err)
+			return
+		}
+		p.admit("identified as " + d.identity.String())
+		d.emit(Event{Kind: DeviceReady, Path: p.cfg.ID, State: p.state, Text: d.identity.String() + ": " + d.caps.String()})
+		return
+	}
+	if err := d.samePath(p, ins); err != nil {
+		p.quarantined = true
+		p.refresh(err.Error()+"; it is not used: check how the target's portals are mapped", err)
+		return
+	}
+	if n := transferBlocks(&d.cfg, &ins.limits, d.geo.blockSize); n < d.geo.maxBlocks {
+		d.geo.maxBlocks = n
+		d.publish()
+	}
+	p.admit("identified as the same unit")
+}
+
+// admit lets p carry I/O.
+func (p *path) admit(why string) {
+	p.verified, p.failedCheck, p.quarantined = true, false, false
+	p.settleReinstated()
+	p.refresh(why, nil)
+	p.dev.kick()
+}
+
+// samePath compares what is behind p with the device's unit.
+func (d *Device) samePath(p *path, ins *inspection) error {
+	id := ins.identity
+	match, why := scsi.SameUnit(d.identity, id)
+	if match == scsi.Different && id.Capacity.BlockSize == d.identity.Capacity.BlockSize &&
+		id.Capacity.LastLBA > d.identity.Capacity.LastLBA {
+		// A unit that grew is still safe within the size the device has. That it
+		// is the same one has to be beyond doubt then.
+		grown := id
+		grown.Capacity = d.identity.Capacity
+		if m, _ := scsi.SameUnit(d.identity, grown); m == scsi.Same {
+			d.emit(Event{Kind: CapacityChanged, Path: p.cfg.ID, State: p.state,
+				Text: fmt.Sprintf("the unit now has %v, the device keeps %v until it is opened again", id.Capacity, d.identity.Capacity)})
+			return nil
+		}
+	}
+	switch {
+	case match == scsi.Same:
+		return nil
+	case match == scsi.Unproven && p.cfg.Target == d.target:
+		return nil // same target name and LUN is the second proof
+	case match == scsi.Unproven:
+		return fmt.Errorf("%w, or at least it is not proven to be %s: %s, and the target names differ", ErrOtherUnit, d.identity.Name(), why)
+	}
+	return fmt.Errorf("%w: %s instead of %s: %s", ErrOtherUnit, id, d.identity, why)
+}
+
+// transferBlocks is the most blocks of one READ or WRITE.
+func transferBlocks(cfg *Config, l *scsi.BlockLimits, blockSize uint32) uint64 {
+	n := uint64(cfg.MaxTransfer / blockSize)
+	if l.MaxTransfer > 0 {
+		n = min(n, uint64(l.MaxTransfer))
+	}
+	return max(n, 1)
+}
+
+// adopt takes the device's identity and geometry from its first path.
+func (d *Device) adopt(p *path, ins *inspection) error {
+	capacity := ins.identity.Capacity
+	bs := capacity.BlockSize
+	if bs < 512 || bs > 64<<10 || bits.OnesCount32(bs) != 1 {
+		return fmt.Errorf("%w: %d bytes; it must be a power of two from 512 to 65536: reformat or re-export the unit", ErrBlockSize, bs)
+	}
+	d.identity, d.target, d.quirks = ins.identity, p.cfg.Target, ins.quirks
+	d.geo = geometry{
+		size: capacity.Bytes(), blockSize: bs, shift: uint(bits.TrailingZeros32(bs)),
+		maxBlocks: transferBlocks(&d.cfg, &ins.limits, bs),
+		readOnly:  d.cfg.ReadOnly || ins.writeProtected,
+	}
+	d.zeros = make([]byte, min(zeroChunkBytes, d.geo.maxBlocks*uint64(bs)))
+	d.fence.init(bs)
+	d.learnFeatures(ins)
+	d.ready = true
+	d.pub.Store(&block.Geometry{
+		Size: d.geo.size, BlockSize: bs,
+		PhysicalBlock: uint32(min(capacity.PhysicalBlockSize(), 1<<30)),
+		OptimalIO:     uint32(min(uint64(ins.limits.OptimalTransfer)*uint64(bs), maxTransferCap)),
+		ReadOnly:      d.geo.readOnly,
+		Rotational:    ins.characteristics.RotationRate > scsi.RotationNonRotating,
+	})
+	d.publish()
+	return nil
+}

@@ -1,0 +1,176 @@
+package mpio
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/iscsimp/iscsimp/internal/block"
+	"github.com/iscsimp/iscsimp/scsi"
+	"github.com/iscsimp/iscsimp/session"
+)
+
+// answers makes a session answer reads and writes with a, n times; checks go through.
+func answers(s *fakeSession, n int, a answer) *int {
+	count := new(int)
+	s.intercept = func(cdb scsi.CDB) (answer, bool) {
+		if op := cdb.Opcode(); op != scsi.OpRead10 && op != scsi.OpWrite10 {
+			return answer{}, false
+		}
+		if *count++; *count > n {
+			return answer{}, false
+		}
+		return a, true
+	}
+	return count
+}
+
+func TestRemedies(t *testing.T) {
+	const always = 1 << 30
+	for _, c := range []struct {
+		name   string
+		times  int
+		answer answer
+		within int64 // the request is done
+		after  int64 // ... but not before
+		err    error
+		other  bool // it ended on the other path
+	}{
+		{"busy for a while", 5, answer{status: scsi.Busy}, sec, 20 * msec, nil, false},
+		{"busy for ever", always, answer{status: scsi.Busy}, 31 * sec, 30 * sec, block.ErrIO, false},
+		{"queue full for a while", 3, answer{status: scsi.TaskSetFull}, sec, 20 * msec, nil, false},
+		{"task aborted", 1, answer{status: scsi.TaskAborted}, sec, 5 * msec, nil, false},
+		{"unit attention", 1, sense(scsi.KeyUnitAttention, scsi.ASCModeParametersChanged), msec, 0, nil, false},
+		{"unit attention without end", always, sense(scsi.KeyUnitAttention, scsi.ASCModeParametersChanged), 10 * msec, 0, block.ErrIO, false},
+		{"becoming ready", 4, sense(scsi.KeyNotReady, scsi.ASCBecomingReady), 2 * sec, 5 * msec, nil, true},
+		{"aborted command", 2, sense(scsi.KeyAbortedCommand, scsi.ASCNone), msec, 0, nil, false},
+		{"standby", always, sense(scsi.KeyNotReady, scsi.ASCALUAStandby), 10 * msec, 0, nil, true},
+		{"hardware of this path", always, sense(scsi.KeyHardwareError, scsi.ASCInternalTargetFailure), 10 * msec, 0, nil, true},
+		{"medium error", always, sense(scsi.KeyMediumError, scsi.ASCUnrecoveredReadError), msec, 0, block.ErrIO, false},
+		{"no space", always, sense(scsi.KeyDataProtect, scsi.ASCSpaceAllocationFailed), msec, 0, block.ErrNoSpace, false},
+		{"write protected", always, sense(scsi.KeyDataProtect, scsi.ASCWriteProtected), msec, 0, block.ErrReadOnly, false},
+		{"reserved by another host", always, answer{status: scsi.ReservationConflict}, msec, 0, block.ErrIO, false},
+		{"recovered error", always, sense(scsi.KeyRecoveredError, scsi.ASCNone), msec, 0, nil, false},
+		{"check condition without sense", 1, answer{status: scsi.CheckCondition}, msec, 0, nil, false},
+		{"short", always, answer{under: true, residual: 512}, 10 * msec, 0, nil, true},
+		{"too long", always, answer{over: true, residual: 512}, 10 * msec, 0, nil, true},
+		{"unknown status", always, answer{status: 0x77}, msec, 0, block.ErrIO, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, 2, nil).up()
+			answers(r.s[0], c.times, c.answer)
+			if !c.other {
+				r.s[1].cut(100000 * sec)
+			}
+			r.only(0)
+			w := r.write(0, 1, 1)
+			if c.other {
+				require.NoError(t, r.d.SetPath("b", PathOp{Kind: OpPriority, Value: 1}))
+			}
+			r.l.run(c.after)
+			assert.False(t, w.done && c.after > 0, "too early")
+			r.l.run(c.within - c.after)
+			require.True(t, w.done)
+			if c.err == nil {
+				assert.NoError(t, w.Err)
+			} else {
+				assert.ErrorIs(t, w.Err, c.err)
+				assert.NotEmpty(t, r.d.Snapshot().Paths[0].LastError)
+			}
+			if c.err == nil && c.name != "recovered error" {
+				assert.Equal(t, uint64(1), r.at(0))
+				assert.Equal(t, c.other, r.d.paths[1].stat.ios > 0)
+			}
+			r.requireIdle()
+		})
+	}
+}
+
+func TestShortReadIsNoSuccess(t *testing.T) {
+	r := newRig(t, 1, nil).up()
+	answers(r.s[0], 1<<30, answer{received: 100})
+	q := r.read(0, 1)
+	r.l.run(sec)
+	require.True(t, q.done)
+	require.ErrorIs(t, q.Err, block.ErrIO)
+	assert.Contains(t, q.Err.Error(), "answered GOOD but moved 100")
+	assert.Equal(t, uint64(2), r.d.paths[0].stat.retries)
+	r.requireIdle()
+}
+
+func TestTaskSetFullLowersTheQueue(t *testing.T) {
+	r := newRig(t, 1, nil).up()
+	r.d.paths[0].ramp = 0
+	n := 0
+	r.s[0].intercept = func(scsi.CDB) (answer, bool) {
+		if n++; n == 1 {
+			return answer{status: scsi.TaskSetFull}, true
+		}
+		return answer{}, false
+	}
+	for i := range 17 {
+		r.read(i, 1)
+	}
+	r.l.run(100 * usec)
+	assert.Equal(t, 12, r.d.Snapshot().Paths[0].Cost.Limit)
+	for i := range 2000 {
+		r.read(i, 1)
+	}
+	r.l.run(sec)
+	assert.Greater(t, r.d.paths[0].limit, 12, "and success raises it again")
+	r.requireIdle()
+}
+
+// A command that kills every session it is sent over must not do so for ever.
+func TestPoisonCommandIsGivenUp(t *testing.T) {
+	r := newRig(t, 2, nil).up()
+	for i := range 2 {
+		s := r.s[i]
+		s.intercept = func(cdb scsi.CDB) (answer, bool) {
+			if cdb.Opcode() == scsi.OpRead10 {
+				r.l.after(0, func() { s.cut(3 * sec) })
+				return answer{status: scsi.Busy}, true
+			}
+			return answer{}, false
+		}
+	}
+	q := r.read(0, 1)
+	r.l.run(200 * sec)
+	require.True(t, q.done)
+	assert.ErrorIs(t, q.Err, block.ErrIO)
+	r.requireIdle()
+}
+
+func TestSessionsLostUnderACommand(t *testing.T) {
+	r := newRig(t, 1, nil).up()
+	r.s[0].intercept = func(cdb scsi.CDB) (answer, bool) {
+		if cdb.Opcode() == scsi.OpRead10 {
+			r.s[0].hold = true
+		}
+		return answer{}, false
+	}
+	q := r.read(0, 1)
+	r.s[0].delay = func() int64 { return 10 * usec }
+	for range 20 {
+		r.l.run(50 * usec)
+		r.s[0].lose(&session.Error{Kind: session.KindProtocol, Msg: "garbage"}, sec)
+		r.s[0].hold = false
+		r.l.run(3 * sec)
+		r.s[0].hold = !q.done
+	}
+	r.s[0].hold = false
+	r.l.run(sec)
+	assert.True(t, q.done)
+}
+
+func TestRepeatedErrorsDoNotFloodTheLog(t *testing.T) {
+	r := newRig(t, 1, nil).up()
+	answers(r.s[0], 1<<30, sense(scsi.KeyMediumError, scsi.ASCUnrecoveredReadError))
+	for range 1000 {
+		r.read(0, 1)
+		r.l.run(msec)
+	}
+	assert.LessOrEqual(t, len(r.kinds(RequestFailed)), 3)
+	assert.Equal(t, uint64(1000), r.d.Snapshot().Failed)
+}

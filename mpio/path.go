@@ -1,0 +1,345 @@
+package mpio
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/iscsimp/iscsimp/session"
+)
+
+// State is the state of a path.
+type State uint8
+
+// The states. docs/recovery.md says what leads from one to another.
+const (
+	StateConnecting  State = iota // the first login is under way
+	StateChecking                 // logged in; what is behind it is being looked at
+	StateUp                       // carries I/O
+	StateSuspect                  // silent with commands in flight: used only if nothing better is there
+	StateMarginal                 // slow or erring outlier: used before suspect ones only
+	StateStandby                  // told to wait by the target or by hand
+	StateDown                     // the session is lost, or the check failed
+	StateQuarantined              // leads to another unit: never read nor written
+	StateOffline                  // taken out by hand
+)
+
+var stateNames = [...]string{
+	StateConnecting: "connecting", StateChecking: "checking", StateUp: "up", StateSuspect: "suspect",
+	StateMarginal: "marginal", StateStandby: "standby", StateDown: "down",
+	StateQuarantined: "quarantined", StateOffline: "offline",
+}
+
+// String is the name used in tables and JSON.
+func (s State) String() string {
+	if int(s) < len(stateNames) {
+		return stateNames[s]
+	}
+	return fmt.Sprintf("state-%d", uint8(s))
+}
+
+// MarshalText gives the name.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Ramp and queue limits of a path, in commands in flight.
+const (
+	rampStart = 2   // a path that just came up starts here and earns one more with each success
+	rampDone  = 128 // ... until it may have as many as its session takes
+	capRaise  = 64  // successes that raise the limit after TASK SET FULL by one
+	capDone   = 512 // the limit ends here
+)
+
+// path is one way to the unit. It implements session.Observer.
+type path struct {
+	dev  *Device
+	cfg  PathConfig
+	bit  uint64
+	sess Session
+
+	// What is known; state is derived from it.
+	logged      bool // the session takes commands
+	verified    bool // the unit behind it is the device's, as far as known now
+	silent      bool
+	offline     bool
+	quarantined bool
+	failedCheck bool // the last check failed; it will be repeated
+	everLogged  bool // a login was tried to its end
+	closed      bool
+
+	linkErr *session.Error // why the session was lost last
+
+	state  State
+	reason string
+	since  int64
+	gen    uint64 // successful logins
+	chain  uint64 // login since when each one proved the end of the one before
+
+	inflight int
+	transfer ioList  // reads and writes in flight, oldest first
+	other    ioList  // slow commands in flight, oldest first
+	queued   [2]int  // bytes in flight, by direction
+	ramp     int     // most commands in flight while starting, 0 = unlimited
+	limit    int     // most commands in flight after TASK SET FULL, 0 = unlimited
+	good     int     // successes since limit was last changed
+	rr       int     // round-robin credit
+	lastCost float64 // scratch of the latency policy
+	raised   int     // ghosts since the last SessionDown
+
+	mutedRetries, mutedFailures muted
+
+	check check
+	est   [2]estimate
+	stat  pathStats
+}
+
+// usable reports whether commands may be sent over p at all.
+func (p *path) usable() bool {
+	return p.logged && p.verified && !p.offline && !p.quarantined && !p.closed
+}
+
+// derive computes the state.
+func (p *path) derive() State {
+	switch {
+	case p.closed:
+		return StateDown
+	case p.quarantined:
+		return StateQuarantined
+	case p.offline:
+		return StateOffline
+	case !p.logged && p.everLogged:
+		return StateDown
+	case !p.logged:
+		return StateConnecting
+	case !p.verified && p.failedCheck:
+		return StateDown
+	case !p.verified:
+		return StateChecking
+	case p.silent:
+		return StateSuspect
+	}
+	return StateUp
+}
+
+// refresh recomputes the state after something changed; why says what, err is
+// the cause if it is an error.
+func (p *path) refresh(why string, err error) {
+	s := p.derive()
+	changed := s != p.state
+	if !changed && (s == StateQuarantined || s == StateOffline) {
+		return // what the link does meanwhile is not why it is out of use
+	}
+	if changed || why != p.reason {
+		if changed {
+			p.since = p.dev.loop.Now()
+		}
+		tell := changed || s == StateDown || s == StateQuarantined
+		p.state, p.reason = s, why
+		if tell {
+			p.dev.emit(Event{Kind: s.event(), Path: p.cfg.ID, State: s, Text: why, Err: err})
+		}
+	}
+	if changed {
+		p.dev.regroup()
+	}
+}
+
+// event is the kind of event that tells of entering s.
+func (s State) event() EventKind {
+	switch s {
+	case StateUp:
+		return PathUp
+	case StateSuspect:
+		return PathSuspected
+	case StateDown:
+		return PathDown
+	case StateQuarantined:
+		return PathQuarantined
+	}
+	return PathChanged
+}
+
+// SessionUp implements session.Observer.
+func (p *path) SessionUp(_ *session.Session, up session.Up) {
+	d := p.dev
+	p.gen++
+	p.logged, p.everLogged, p.silent, p.verified, p.failedCheck = true, true, false, false, false
+	p.ramp, p.limit = rampStart, 0
+	p.stat.logins++
+	if !up.Reinstated {
+		// A login that proves nothing may have left its predecessor alive, and
+		// no later proof reaches back behind it.
+		p.chain = p.gen
+	}
+	why := "logged in"
+	if !up.First {
+		why = "logged in again"
+		if !up.Reinstated {
+			why += "; the target gave no proof that the old session ended"
+		}
+	}
+	p.refresh(why+": checking the unit behind it", nil)
+	p.startCheck("logged in")
+	d.kick()
+}
+
+// settleReinstated settles what was lost with earlier sessions of p that later
+// logins have ended. It waits for the check of the unit: a login that another
+// device answers, where an address has moved, ends nothing on the first one.
+func (p *path) settleReinstated() {
+	p.dev.settle(p, "the session was reinstated, which ended every command of the old one",
+		func(g *ghost) bool { return g.path == p && g.gen >= p.chain && g.gen < p.gen })
+}
+
+// linkLost notes that the session takes no commands any more. It comes with the
+// first command that failed with the session, before SessionDown.
+func (p *path) linkLost(err *session.Error) {
+	if !p.logged {
+		return
+	}
+	p.logged, p.verified, p.silent = false, false, false
+	p.stopCheck()
+	p.stat.losses++
+	p.linkErr = err
+	p.refresh(err.Error(), err)
+}
+
+// SessionDown implements session.Observer.
+func (p *path) SessionDown(_ *session.Session, err *session.Error, _ int64) {
+	p.everLogged = true
+	if p.logged {
+		p.linkLost(err)
+	} else {
+		p.stopCheck()
+		p.linkErr = err
+		p.refresh(err.Error(), err)
+	}
+	if n := p.raised; n > 0 {
+		p.raised = 0
+		p.dev.emit(Event{Kind: FenceRaised, Path: p.cfg.ID, Count: n,
+			Text: fmt.Sprintf("%d writes of unknown outcome: newer writes to their blocks wait until they are settled", n)})
+	}
+	p.dev.kick()
+}
+
+// SessionSilent implements session.Observer.
+func (p *path) SessionSilent(*session.Session) {
+	if !p.logged || p.silent {
+		return
+	}
+	p.silent = true
+	if !p.verified || p.offline || p.quarantined {
+		return
+	}
+	now := p.dev.loop.Now()
+	if o := p.transfer.head; o != nil {
+		p.est[o.dir()].atLeast(now, p.age(now)) // a moved read leaves no sample
+	}
+	p.refresh("nothing received although commands are in flight", nil)
+	p.dev.kick()
+}
+
+// SessionAlive implements session.Observer.
+func (p *path) SessionAlive(*session.Session) {
+	if !p.silent {
+		return
+	}
+	p.silent = false
+	if p.logged && p.verified && !p.offline && !p.quarantined {
+		p.refresh("answers again", nil)
+	}
+	p.dev.kick()
+}
+
+// SessionClosed implements session.Observer.
+func (p *path) SessionClosed(*session.Session) {
+	if p.closed {
+		return
+	}
+	p.closed, p.logged, p.verified, p.silent = true, false, false, false
+	p.stopCheck()
+	p.refresh("closed", nil)
+	p.dev.closeStep()
+}
+
+// take notes that o was handed to the session.
+func (p *path) take(o *io, now int64) {
+	o.path, o.sentAt = p, now
+	p.inflight++
+	p.queued[o.dir()] += o.bytes
+	if o.kind.slow() {
+		p.other.pushBack(o)
+	} else {
+		p.transfer.pushBack(o)
+	}
+}
+
+// land notes that o is no longer with the session.
+func (p *path) land(o *io) {
+	p.inflight--
+	p.queued[o.dir()] -= o.bytes
+	o.list.remove(o)
+	o.path = nil
+}
+
+// dir is the index of estimates and byte counts: 0 for reads, 1 for the rest.
+func (o *io) dir() int {
+	if o.kind == kindRead {
+		return 0
+	}
+	return 1
+}
+
+// succeeded updates limits and estimates after o was answered well.
+func (p *path) succeeded(o *io, now, took int64) {
+	if !o.kind.slow() {
+		p.est[o.dir()].add(now, took, o.bytes)
+	}
+	p.stat.done(o, now, took)
+	if p.ramp > 0 {
+		if p.ramp++; p.ramp >= rampDone {
+			p.ramp = 0
+		}
+	}
+	if p.limit > 0 {
+		if p.good++; p.good >= capRaise {
+			p.good = 0
+			if p.limit++; p.limit >= capDone {
+				p.limit = 0
+			}
+		}
+	}
+}
+
+// throttle lowers the limit after TASK SET FULL.
+func (p *path) throttle() {
+	p.limit, p.good = max(1, p.inflight*3/4), 0
+}
+
+// age is how long the oldest read or write in flight has waited, 0 if there is none.
+func (p *path) age(now int64) int64 {
+	if o := p.transfer.head; o != nil {
+		return now - o.sentAt
+	}
+	return 0
+}
+
+// overdue drops the session if a command in flight is older than it may get.
+func (p *path) overdue(now int64) bool {
+	limit := p.dev.cfg.CommandTimeout
+	o := p.transfer.head
+	if o == nil || now-o.sentAt < int64(limit) {
+		limit *= 4
+		o = p.other.head
+		if o == nil || now-o.sentAt < int64(limit) {
+			return false
+		}
+	}
+	p.stat.timeouts++
+	err := &session.Error{
+		Kind: session.KindTimeout, Portal: p.cfg.Portal,
+		Msg:  fmt.Sprintf("%v was not answered for %v although the peer is alive", o.kind, time.Duration(now-o.sentAt).Round(time.Millisecond)),
+		Hint: "the target's storage may hang: see its log",
+	}
+	p.dev.emit(Event{Kind: CommandTimedOut, Path: p.cfg.ID, State: p.state, Text: err.Msg, Err: err})
+	p.sess.Drop(err)
+	return true
+}

@@ -1,0 +1,247 @@
+package mpio
+
+import (
+	"time"
+
+	"github.com/iscsimp/iscsimp/session"
+)
+
+// Snapshot is the state of a device at one moment, ready for JSON. Durations
+// are in seconds, sizes in bytes.
+type Snapshot struct {
+	Name      string   `json:"name"`
+	Target    string   `json:"target"`
+	LUN       string   `json:"lun"`
+	Unit      string   `json:"unit"` // the best designator
+	Vendor    string   `json:"vendor"`
+	Product   string   `json:"product"`
+	Revision  string   `json:"revision"`
+	Quirks    []string `json:"quirks,omitempty"`
+	Size      uint64   `json:"size"`
+	BlockSize uint32   `json:"block_size"`
+	ReadOnly  bool     `json:"read_only"`
+	Shared    bool     `json:"shared"`
+	// State is "starting", "up", "degraded" (a path that should be up is not),
+	// "no-path", "closing" or "closed".
+	State   string `json:"state"`
+	Policy  string `json:"policy"`
+	PathsUp int    `json:"paths_up"`
+	// NoPathFor is how long no path has been usable; NoPathLeft how long
+	// requests will go on waiting: negative for ever, 0 once they fail.
+	NoPathFor  float64 `json:"no_path_for,omitempty"`
+	NoPathLeft float64 `json:"no_path_left,omitempty"`
+	Failing    bool    `json:"failing,omitempty"` // requests fail for want of a path
+
+	Requests uint64 `json:"requests"` // since the start
+	Failed   uint64 `json:"failed"`
+	Open     int    `json:"open"`   // not completed
+	Queued   int    `json:"queued"` // commands that are with no path
+	InFlight int    `json:"in_flight"`
+
+	FencesRaised   uint64  `json:"fences_raised"`
+	FencesSettled  uint64  `json:"fences_settled"`
+	FencesTimedOut uint64  `json:"fences_timed_out"`
+	FencedWaits    uint64  `json:"fenced_waits"` // commands a fence held back
+	Fenced         []Fence `json:"fenced"`       // the oldest 64
+	FencedCount    int     `json:"fenced_count"`
+
+	LastError string         `json:"last_error,omitempty"`
+	Paths     []PathSnapshot `json:"paths"`
+}
+
+// Fence is a range that newer writes may not touch yet.
+type Fence struct {
+	Path   string  `json:"path"` // the path the first copy was lost on
+	Op     string  `json:"op"`
+	Offset uint64  `json:"offset"`
+	Length uint64  `json:"length"`
+	Age    float64 `json:"age"`
+	Left   float64 `json:"left"` // until FenceTimeout
+}
+
+// PathSnapshot is the state of one path.
+type PathSnapshot struct {
+	ID       string  `json:"id"`
+	Portal   string  `json:"portal"`
+	TPGT     int     `json:"tpgt"`
+	State    State   `json:"state"`
+	Active   bool    `json:"active"` // carries I/O now
+	Since    float64 `json:"since"`  // seconds in this state
+	Reason   string  `json:"reason"`
+	Priority int     `json:"priority"`
+	Weight   int     `json:"weight"`
+
+	Share      float64 `json:"share"`       // of the device's commands, lately: 0 to 1
+	ShareTotal float64 `json:"share_total"` // since the start
+	IOs        uint64  `json:"ios"`
+	Bytes      uint64  `json:"bytes"`
+	IOPS       float64 `json:"iops"`
+	MBps       float64 `json:"mbps"` // 10^6 bytes per second
+	P50        float64 `json:"p50"`  // seconds, lately
+	P99        float64 `json:"p99"`
+	InFlight   int     `json:"in_flight"`
+	OldestAge  float64 `json:"oldest_age"`
+
+	Retries  uint64 `json:"retries"`
+	Errors   uint64 `json:"errors"`
+	Timeouts uint64 `json:"timeouts"`
+	Moved    uint64 `json:"moved"`
+	Probes   uint64 `json:"probes"`
+	Logins   uint64 `json:"logins"`
+	Losses   uint64 `json:"losses"`
+
+	Cost      Cost          `json:"cost"` // of a read of 4 KiB, as the latency policy sees it
+	LastError string        `json:"last_error,omitempty"`
+	Session   session.Stats `json:"-"`
+}
+
+// Cost is what the latency policy expects a command to take, and the parts of it.
+type Cost struct {
+	Total     float64 `json:"total"`     // seconds
+	Latency   float64 `json:"latency"`   // the estimate for a command of no length
+	Write     float64 `json:"write"`     // the same for writes
+	Age       float64 `json:"age"`       // of the oldest in flight, which Latency is never below
+	InFlight  int     `json:"in_flight"` // Total = max(Latency, Age)·(1+InFlight) + Queued·PerByte
+	Queued    int     `json:"queued"`    // bytes
+	Bandwidth float64 `json:"bandwidth"` // bytes per second, 0 = not known
+	Limit     int     `json:"limit"`     // commands in flight after TASK SET FULL, 0 = none
+	Ramp      int     `json:"ramp"`      // commands in flight while starting, 0 = over
+	Known     bool    `json:"known"`     // false: no sample yet
+}
+
+const snapshotFences = 64
+
+// Snapshot describes the device. On the loop only.
+func (d *Device) Snapshot() Snapshot {
+	now := d.loop.Now()
+	id := &d.identity
+	s := Snapshot{
+		Name: d.cfg.Name, Target: d.cfg.Target, LUN: d.cfg.LUN.String(),
+		Unit: id.Name(), Vendor: id.Vendor, Product: id.Product, Revision: id.Revision, Quirks: d.quirks.Names(),
+		Size: d.geo.size, BlockSize: d.geo.blockSize, ReadOnly: d.geo.readOnly, Shared: d.cfg.Shared,
+		Policy: d.cfg.Policy, Failing: d.failing,
+		Requests: d.stat.requests, Failed: d.stat.failed, Open: d.open, Queued: d.waiting(),
+		FencesRaised: d.stat.fencesRaised, FencesSettled: d.stat.fencesSettled,
+		FencesTimedOut: d.stat.fencesTimedOut, FencedWaits: d.stat.fencedWaits,
+		Fenced: d.fencedRanges(now), FencedCount: len(d.ghosts),
+	}
+	if d.lastErr != nil {
+		s.LastError = d.lastErr.Error()
+	}
+	if d.noPathSince != 0 {
+		s.NoPathFor = seconds(now - d.noPathSince)
+		switch {
+		case d.cfg.NoPathTimeout < 0 && !d.cfg.FailFast:
+			s.NoPathLeft = -1
+		case !d.failing && !d.cfg.FailFast:
+			s.NoPathLeft = max(0, seconds(d.noPathSince+int64(d.cfg.NoPathTimeout)-now))
+		}
+	}
+	d.addPaths(&s, now)
+	s.State = d.stateName(&s)
+	return s
+}
+
+func (d *Device) addPaths(s *Snapshot, now int64) {
+	var recent, total uint64
+	for _, p := range d.paths {
+		n, _, _ := p.stat.recent(now)
+		recent += n
+		total += p.stat.ios
+		s.InFlight += p.inflight
+		if p.state == StateUp {
+			s.PathsUp++
+		}
+	}
+	for _, p := range d.paths {
+		ps := p.snapshot(now)
+		n, _, _ := p.stat.recent(now)
+		ps.Share, ps.ShareTotal = share(n, recent), share(p.stat.ios, total)
+		s.Paths = append(s.Paths, ps)
+	}
+}
+
+func (d *Device) stateName(s *Snapshot) string {
+	switch {
+	case d.closeDone:
+		return "closed"
+	case d.closing:
+		return "closing"
+	case !d.ready:
+		return "starting"
+	case len(d.active) == 0:
+		return "no-path"
+	}
+	for _, p := range d.paths {
+		if p.state != StateUp && p.state != StateOffline {
+			return "degraded"
+		}
+	}
+	return "up"
+}
+
+func (d *Device) fencedRanges(now int64) []Fence {
+	list := make([]Fence, 0, min(len(d.ghosts), snapshotFences))
+	for _, g := range d.ghosts[:min(len(d.ghosts), snapshotFences)] {
+		list = append(list, Fence{
+			Path: g.path.cfg.ID, Op: g.kind.String(),
+			Offset: g.ext.lo << d.geo.shift, Length: (g.ext.hi - g.ext.lo) << d.geo.shift,
+			Age: seconds(now - g.at), Left: max(0, seconds(g.deadline-now)),
+		})
+	}
+	return list
+}
+
+func (p *path) snapshot(now int64) PathSnapshot {
+	st := &p.stat
+	ios, bytes, span := st.recent(now)
+	ps := PathSnapshot{
+		ID: p.cfg.ID, Portal: p.cfg.Portal, TPGT: p.cfg.TPGT, State: p.state, Active: p.isActive(),
+		Since: seconds(now - p.since), Reason: p.reason, Priority: p.cfg.Priority, Weight: p.cfg.Weight,
+		IOs: st.ios, Bytes: st.bytes,
+		P50: quantile(&st.now.hist, &st.before.hist, 0.5), P99: quantile(&st.now.hist, &st.before.hist, 0.99),
+		InFlight: p.inflight, OldestAge: seconds(p.age(now)),
+		Retries: st.retries, Errors: st.errors, Timeouts: st.timeouts, Moved: st.moved, Probes: st.probes,
+		Logins: st.logins, Losses: st.losses, Cost: p.explainCost(now), Session: p.sess.Stats(),
+	}
+	if span > 0 {
+		ps.IOPS, ps.MBps = float64(ios)/span, float64(bytes)/span/1e6
+	}
+	if st.lastError != nil {
+		ps.LastError = st.lastError.Error()
+	}
+	return ps
+}
+
+func (p *path) isActive() bool {
+	for _, a := range p.dev.active {
+		if a == p {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *path) explainCost(now int64) Cost {
+	const sample = 4096
+	e := &p.est[0]
+	base := baseline(p.dev.paths, 0)
+	c := Cost{
+		Total: p.cost(now, 0, sample, base) / 1e9, Latency: e.lat / 1e9, Write: p.est[1].lat / 1e9,
+		Age: seconds(p.age(now)), InFlight: p.inflight, Queued: p.queued[0] + p.queued[1],
+		Limit: p.limit, Ramp: p.ramp, Known: e.lat > 0,
+	}
+	if e.slope.perByte > 0 {
+		c.Bandwidth = 1e9 / e.slope.perByte
+	}
+	return c
+}
+
+func seconds(ns int64) float64 { return time.Duration(ns).Seconds() }
+
+func share(n, of uint64) float64 {
+	if of == 0 {
+		return 0
+	}
+	return float64(n) / float64(of)
+}
