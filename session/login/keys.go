@@ -3,6 +3,7 @@ package login
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/iscsimp/iscsimp/pdu"
 )
@@ -95,13 +96,22 @@ var numbers = [numKeys]number{
 type negotiator struct {
 	cfg     Config
 	ours    [numKeys]uint64
-	offered [numKeys]bool   // we sent the key, so a value from the target is its answer
+	offered [numKeys]bool // we sent the key, so a value from the target is its answer
+	told    [numKeys]bool // the target gave a value, and this one:
+	theirs  [numKeys]uint64
 	value   [numKeys]uint64 // the outcome; for kMaxRecv the target's declaration
-	digest  [2]bool         // header, data: CRC32C settled
-	digSent bool
+	digests [2]digest
 	tpgt    int
 	alias   string
 	auth    string
+}
+
+// digest is the negotiation of HeaderDigest or DataDigest.
+type digest struct {
+	want    bool   // CRC32C is welcome
+	offered bool   // we sent the key, or answered it
+	told    string // the target's value
+	on      bool   // the outcome: CRC32C
 }
 
 var digestKeys = [2]string{"HeaderDigest", "DataDigest"}
@@ -122,6 +132,7 @@ func newNegotiator(cfg Config) negotiator {
 	for i := range numbers {
 		n.value[i] = numbers[i].def
 	}
+	n.digests[0].want, n.digests[1].want = o.HeaderDigest, o.DataDigest
 	return n
 }
 
@@ -134,14 +145,18 @@ func bit(b bool) uint64 {
 
 // offer appends our operational keys.
 func (n *negotiator) offer(dst []byte) []byte {
-	for i, on := range [2]bool{n.cfg.Offer.HeaderDigest, n.cfg.Offer.DataDigest} {
-		if on {
+	for i := range n.digests {
+		d := &n.digests[i]
+		switch {
+		case d.offered || (n.cfg.Minimal && !d.want):
+			continue
+		case d.want:
 			dst = pdu.AppendKey(dst, digestKeys[i], "CRC32C,None")
-		} else if !n.cfg.Minimal {
+		default:
 			dst = pdu.AppendKey(dst, digestKeys[i], "None")
 		}
+		d.offered = true
 	}
-	n.digSent = true
 	for i := range numbers {
 		k := &numbers[i]
 		if n.offered[i] || (n.cfg.Discovery && k.leading) || (n.cfg.Minimal && i != kMaxRecv) {
@@ -154,11 +169,12 @@ func (n *negotiator) offer(dst []byte) []byte {
 
 func (n *negotiator) appendOurs(dst []byte, i int) []byte {
 	n.offered[i] = true
-	return pdu.AppendKey(dst, numbers[i].name, n.format(i, n.ours[i]))
+	return pdu.AppendKey(dst, numbers[i].name, numbers[i].format(n.ours[i]))
 }
 
-func (n *negotiator) format(i int, v uint64) string {
-	if !numbers[i].boolean() {
+// format is a value as text.
+func (k *number) format(v uint64) string {
+	if !k.boolean() {
 		return strconv.FormatUint(v, 10)
 	}
 	if v == 1 {
@@ -167,8 +183,10 @@ func (n *negotiator) format(i int, v uint64) string {
 	return "No"
 }
 
-// take handles one key of the target and appends an answer if one is due.
-func (n *negotiator) take(answers []byte, stage pdu.Stage, key, value string) ([]byte, error) {
+// take handles one key of the target and appends an answer if one is due. A key
+// may come again with the value it had; one that comes with another value ends
+// the login (RFC 7143 §6.3), since nobody could say which of the two holds.
+func (n *negotiator) take(answers []byte, key, value string) ([]byte, error) {
 	for i := range numbers {
 		if numbers[i].name == key {
 			return n.takeNumber(answers, i, value)
@@ -178,19 +196,16 @@ func (n *negotiator) take(answers []byte, stage pdu.Stage, key, value string) ([
 	case "AuthMethod":
 		return answers, n.takeAuth(value)
 	case "TargetPortalGroupTag":
-		tag, err := pdu.ParseNumber(value)
-		if err != nil || tag > 65535 {
-			return nil, protocolError("TargetPortalGroupTag=%q is not a number up to 65535", value)
-		}
-		n.tpgt = int(tag)
-		return answers, nil
+		return answers, n.takeTag(value)
 	case "TargetAlias":
 		n.alias = value
 		return answers, nil
 	case "TargetAddress", "TargetName", "InitiatorName", "InitiatorAlias", "SessionType":
 		return answers, nil // declarations, or echoes of ours: no answer is due
-	case digestKeys[0], digestKeys[1]:
-		return n.takeDigest(answers, key, value)
+	case digestKeys[0]:
+		return n.takeDigest(answers, 0, value)
+	case digestKeys[1]:
+		return n.takeDigest(answers, 1, value)
 	case "IFMarker", "OFMarker":
 		return pdu.AppendKey(answers, key, "No"), nil // obsolete: never NotUnderstood (§13.25)
 	case "IFMarkInt", "OFMarkInt":
@@ -207,16 +222,39 @@ func isReply(value string) bool {
 	return value == "NotUnderstood" || value == "Irrelevant" || value == "Reject"
 }
 
+func (n *negotiator) takeTag(value string) error {
+	tag, err := pdu.ParseNumber(value)
+	if err != nil || tag > 65535 {
+		return protocolError("TargetPortalGroupTag=%q is not a number up to 65535", value)
+	}
+	if n.tpgt >= 0 && n.tpgt != int(tag) {
+		return changed("TargetPortalGroupTag", strconv.Itoa(n.tpgt), value)
+	}
+	n.tpgt = int(tag)
+	if want := n.cfg.TPGT; want >= 0 && want != n.tpgt {
+		return &Error{
+			Msg:  fmt.Sprintf("the portal is in portal group %d, discovery said %d", n.tpgt, want),
+			Hint: "the target was reconfigured; run discovery again",
+		}
+	}
+	return nil
+}
+
 func (n *negotiator) takeAuth(value string) error {
 	n.auth = value
 	if value == "None" {
 		return nil
 	}
-	return &Error{
-		Status: 0x0201,
-		Msg:    fmt.Sprintf("the target wants AuthMethod=%s", value),
-		Hint:   "this target does not let initiators in without authentication",
+	msg := fmt.Sprintf("the target wants AuthMethod=%s", value)
+	if isReply(value) {
+		msg = fmt.Sprintf("the target answers AuthMethod=%s to a login without authentication", value)
 	}
+	return &Error{Status: 0x0201, Msg: msg, Hint: "this target does not let initiators in without authentication"}
+}
+
+// changed is the error for a key that comes a second time with another value.
+func changed(key, first, second string) error {
+	return protocolError("the target gives %s twice, as %s and as %s", key, first, second)
 }
 
 func (n *negotiator) takeNumber(answers []byte, i int, value string) ([]byte, error) {
@@ -228,6 +266,16 @@ func (n *negotiator) takeNumber(answers []byte, i int, value string) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
+	if n.told[i] {
+		if v != n.theirs[i] {
+			return nil, changed(k.name, k.format(n.theirs[i]), value)
+		}
+		return answers, nil
+	}
+	if n.cfg.Discovery && k.leading {
+		return pdu.AppendKey(answers, k.name, "Irrelevant"), nil
+	}
+	n.told[i], n.theirs[i] = true, v
 	if k.fn == fnDeclare {
 		n.value[i] = v
 		return answers, nil
@@ -238,7 +286,7 @@ func (n *negotiator) takeNumber(answers []byte, i int, value string) ([]byte, er
 	n.value[i] = k.combine(n.ours[i], v)
 	if !n.offered[i] {
 		n.offered[i] = true
-		answers = pdu.AppendKey(answers, k.name, n.format(i, n.value[i]))
+		answers = pdu.AppendKey(answers, k.name, k.format(n.value[i]))
 	}
 	return answers, nil
 }
@@ -269,72 +317,65 @@ func (k *number) combine(a, b uint64) uint64 {
 
 // takeDigest settles one of the two digests: as the target's answer, or as its
 // offer of a list of which the first we can do is taken.
-func (n *negotiator) takeDigest(answers []byte, key, value string) ([]byte, error) {
-	i := 0
-	if key == digestKeys[1] {
-		i = 1
-	}
-	want := n.cfg.Offer.HeaderDigest
-	if i == 1 {
-		want = n.cfg.Offer.DataDigest
-	}
-	if n.digSent {
-		switch {
-		case value == "None", isReply(value):
-			n.digest[i] = false
-		case value == "CRC32C" && want:
-			n.digest[i] = true
-		default:
-			return nil, &Error{
-				Msg:  fmt.Sprintf("the target insists on %s=%s", key, value),
-				Hint: "switch the digest on with --header-digest or --data-digest",
-			}
+func (n *negotiator) takeDigest(answers []byte, i int, value string) ([]byte, error) {
+	d, key := &n.digests[i], digestKeys[i]
+	if d.told != "" {
+		if d.told != value {
+			return nil, changed(key, d.told, value)
 		}
 		return answers, nil
 	}
-	for len(value) > 0 {
-		var item string
-		item, value = cutItem(value)
-		if item == "None" || item == "CRC32C" && want {
-			n.digest[i] = item == "CRC32C"
+	d.told = value
+	if d.offered {
+		return answers, d.settle(key, value)
+	}
+	if isReply(value) {
+		return answers, nil // to a key we never sent: None, the default, holds
+	}
+	d.offered = true
+	for item := range strings.SplitSeq(value, ",") {
+		if item == "None" || item == "CRC32C" && d.want {
+			d.on = item == "CRC32C"
 			return pdu.AppendKey(answers, key, item), nil
 		}
 	}
 	return pdu.AppendKey(answers, key, "Reject"), nil
 }
 
-func cutItem(list string) (item, rest string) {
-	for i := range len(list) {
-		if list[i] == ',' {
-			return list[:i], list[i+1:]
+// settle takes the target's answer to our offer.
+func (d *digest) settle(key, value string) error {
+	switch {
+	case value == "None", isReply(value):
+		return nil
+	case value == "CRC32C" && d.want:
+		d.on = true
+		return nil
+	case value == "CRC32C":
+		return &Error{
+			Msg:  fmt.Sprintf("the target insists on %s=%s", key, value),
+			Hint: "switch the digest on with --header-digest or --data-digest",
 		}
 	}
-	return list, ""
-}
-
-// finish checks what holds only between keys.
-func (n *negotiator) finish() error {
-	// §13.14: FirstBurstLength must not exceed MaxBurstLength. A target that
-	// leaves it larger gets the smaller of the two.
-	n.value[kFirstBurst] = min(n.value[kFirstBurst], n.value[kMaxBurst])
-	return nil
+	return protocolError("the target answers %s=%q, which was not offered", key, value)
 }
 
 func (n *negotiator) result() Result {
 	v := &n.value
 	return Result{
 		Offer: Offer{
-			HeaderDigest: n.digest[0], DataDigest: n.digest[1],
+			HeaderDigest: n.digests[0].on, DataDigest: n.digests[1].on,
 			MaxRecvDataSegmentLength: uint32(n.ours[kMaxRecv]),
 			MaxBurstLength:           uint32(v[kMaxBurst]),
-			FirstBurstLength:         uint32(v[kFirstBurst]),
-			MaxOutstandingR2T:        uint16(v[kMaxR2T]),
-			InitialR2T:               v[kInitialR2T] == 1,
-			ImmediateData:            v[kImmediateData] == 1,
-			MaxConnections:           uint16(v[kMaxConnections]),
-			ErrorRecoveryLevel:       uint8(v[kERL]),
-			DefaultTime2Wait:         uint16(v[kTime2Wait]),
-			DefaultTime2Retain:       uint16(v[kTime2Retain]),
+			// §13.14: it must not exceed MaxBurstLength. A target that leaves it
+			// larger gets the smaller of the two.
+			FirstBurstLength:   uint32(min(v[kFirstBurst], v[kMaxBurst])),
+			MaxOutstandingR2T:  uint16(v[kMaxR2T]),
+			InitialR2T:         v[kInitialR2T] == 1,
+			ImmediateData:      v[kImmediateData] == 1,
+			MaxConnections:     uint16(v[kMaxConnections]),
+			ErrorRecoveryLevel: uint8(v[kERL]),
+			DefaultTime2Wait:   uint16(v[kTime2Wait]),
+			DefaultTime2Retain: uint16(v[kTime2Retain]),
 		},
 		MaxSendDataSegmentLength: uint32(v[kMaxRecv]),
 		DataPDUInOrder:           v[kPDUInOrder] == 1,

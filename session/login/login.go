@@ -14,6 +14,9 @@ import (
 const (
 	maxRounds = 32       // request/response exchanges
 	maxText   = 64 << 10 // bytes of keys in one (possibly split) response
+	// maxAnswers bounds what we answer to one response. With our own offer it
+	// stays below the 8192 bytes that a request may have during login (§13.12).
+	maxAnswers = 7 << 10
 )
 
 // Config is what this side brings to the login.
@@ -67,7 +70,6 @@ type Machine struct {
 	asked  bool      // our last request asked for the transit to the next stage
 	more   []byte    // text of a response split with the C bit (RFC 7143 §6.2)
 	rounds int
-	first  bool // no complete response seen yet
 
 	neg      negotiator
 	authDone bool // the security stage was passed
@@ -77,7 +79,7 @@ type Machine struct {
 
 // New makes a login.
 func New(cfg Config) *Machine {
-	return &Machine{cfg: cfg, first: true, neg: newNegotiator(cfg)}
+	return &Machine{cfg: cfg, neg: newNegotiator(cfg)}
 }
 
 // First gives the first request: the security stage, since several targets
@@ -172,7 +174,10 @@ func (m *Machine) takeKeys() ([]byte, error) {
 	var answers []byte
 	err := pdu.WalkKeys(text, func(key, value []byte) error {
 		var err error
-		answers, err = m.neg.take(answers, m.stage, string(key), string(value))
+		answers, err = m.neg.take(answers, string(key), string(value))
+		if err == nil && len(answers) > maxAnswers {
+			return protocolError("the target's keys call for more than %d bytes of answers", maxAnswers)
+		}
 		return err
 	})
 	if err != nil {
@@ -180,15 +185,6 @@ func (m *Machine) takeKeys() ([]byte, error) {
 			return nil, e
 		}
 		return nil, protocolError("login keys cannot be read: %v", err)
-	}
-	if m.first {
-		m.first = false
-		if want, got := m.cfg.TPGT, m.neg.tpgt; want >= 0 && got >= 0 && want != got {
-			return nil, &Error{
-				Msg:  fmt.Sprintf("the portal is in portal group %d, discovery said %d", got, want),
-				Hint: "the target was reconfigured; run discovery again",
-			}
-		}
 	}
 	return answers, nil
 }
@@ -203,9 +199,6 @@ func (m *Machine) nextStage() pdu.Stage {
 // transit enters the stage the response agreed to.
 func (m *Machine) transit(resp pdu.LoginResponse, answers []byte) (Request, error) {
 	if resp.NSG == pdu.StageFullFeature {
-		if err := m.neg.finish(); err != nil {
-			return Request{}, err
-		}
 		m.tsih, m.done = resp.TSIH, true
 		return Request{}, nil
 	}

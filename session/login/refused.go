@@ -2,6 +2,7 @@ package login
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/iscsimp/iscsimp/pdu"
 )
@@ -25,12 +26,15 @@ func (m *Machine) refused(resp pdu.LoginResponse, text []byte) *Error {
 	return e
 }
 
-// redirectAddress takes the portal group tag off "host:port,tag".
+// redirectAddress reads "host[:port][,tag]" (RFC 7143 §13.8); the port defaults
+// to 3260, and the portal group tag says nothing here.
 func redirectAddress(v string) string {
-	for i := len(v) - 1; i >= 0; i-- {
-		if v[i] == ',' {
-			return v[:i]
-		}
+	addr, _, _ := strings.Cut(v, ",")
+	if addr == "" {
+		return ""
 	}
-	return v
+	if !strings.Contains(addr, ":") || strings.HasSuffix(addr, "]") {
+		addr += ":3260"
+	}
+	return addr
 }
