@@ -50,7 +50,6 @@ type Command struct {
 	SubmittedAt int64  // loop time in ns when the session stamped the CmdSN
 
 	slot int32 // task slot + 1; 0 = not with the session
-	pos  uint64
 }
 
 // Sent reports whether bytes of the command may have left this host: a command

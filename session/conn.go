@@ -90,12 +90,17 @@ func (c *conn) closeReason(err error) *Error {
 		return own
 	}
 	e := &Error{Kind: KindTransport, Portal: c.s.cfg.Portal, Err: err}
-	if c.phase == phaseLogin && !c.heard {
+	switch {
+	case c.phase == phaseLogin && !c.heard:
 		e.Hint = "check that the portal is an iSCSI target, that the target name exists there and lets this initiator in"
+	case c.phase == phaseLogin:
+		e.Hint = "if this repeats the target may not bear a key that was offered; a smaller set is tried in turn"
 	}
 	switch {
 	case errors.Is(err, io.EOF) && c.phase == phaseLogin && !c.heard:
 		e.Err, e.Msg = nil, "the peer closed the connection in answer to the login"
+	case errors.Is(err, io.EOF) && c.phase == phaseLogin:
+		e.Err, e.Msg = nil, "the target closed the connection in the middle of the login"
 	case errors.Is(err, io.EOF):
 		e.Err, e.Msg = nil, "closed by the target"
 	case errors.Is(err, loop.ErrClosed):

@@ -27,6 +27,8 @@ func (s *Session) waitingSince() int64 {
 func (s *Session) nextKeepAlive() int64 {
 	since := s.waitingSince()
 	switch {
+	case s.conn.logoutSent:
+		return s.logoutAt // nothing new may follow a logout, pings neither
 	case since == 0 && s.cfg.NoopInterval < 0:
 		return 0
 	case since == 0:
@@ -55,7 +57,14 @@ func (s *Session) touch(now int64) {
 // keepAlive looks for silence. Called at the times nextKeepAlive asked for.
 func (s *Session) keepAlive(now int64) {
 	if s.logoutAt != 0 && now >= s.logoutAt {
-		s.Drop(s.err(KindTarget, "the target asked for a logout and commands were still in flight when its time was up"))
+		msg := "the target asked for a logout and commands were still in flight when its time was up"
+		if s.conn.logoutSent {
+			msg = "the target asked for a logout and did not answer it in time"
+		}
+		s.Drop(s.err(KindTarget, "%s", msg))
+		return
+	}
+	if s.conn.logoutSent {
 		return
 	}
 	since := s.waitingSince()
@@ -118,8 +127,8 @@ func (c *conn) nopIn(v pdu.NOPInView) error {
 		s.ping = nil
 		return nil
 	}
-	if v.TTT() == pdu.ReservedTag {
-		return nil // the target only told its numbers
+	if v.TTT() == pdu.ReservedTag || c.logoutSent {
+		return nil // the target only told its numbers, or we are leaving
 	}
 	if c.replies++; c.replies > maxReplies {
 		return c.protocolErr("the target keeps sending pings but reads no answers")

@@ -35,15 +35,8 @@ const (
 // pending is the number of bytes waiting to be sent.
 func (o *outbound) pending() int { return int(o.queued - o.sent) }
 
-// inline appends bytes produced by f, which appends to the slice it gets no
-// more than n bytes, n <= chunkSize.
-func (o *outbound) inline(n int, f func(dst []byte) []byte) {
-	start := o.room(n)
-	o.chunk.buf = f(o.chunk.buf)
-	o.commit(start)
-}
-
-// room makes sure that n bytes fit the current chunk and gives its fill level.
+// room makes sure that n bytes, at most chunkSize, fit the current chunk and
+// gives its fill level. What is then appended to chunk.buf is queued by commit.
 func (o *outbound) room(n int) int {
 	if o.chunk == nil || cap(o.chunk.buf)-len(o.chunk.buf) < n {
 		o.nextChunk()

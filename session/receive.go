@@ -64,6 +64,8 @@ func (c *conn) dataInDest(v pdu.DataInView) (*task, []byte, error) {
 	}
 	n, off := uint32(v.DataLen()), v.BufferOffset()
 	switch {
+	case t.waiting:
+		return nil, nil, c.protocolErr("Data-In for task %08x, which was answered before", v.ITT())
 	case !t.read && n > 0:
 		return nil, nil, c.protocolErr("Data-In for task %08x, which reads nothing", v.ITT())
 	case v.DataSN() != t.dataSN:

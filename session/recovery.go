@@ -57,11 +57,15 @@ func (s *Session) loggedIn(c *conn) {
 	r := c.machine.Result()
 	up := Up{First: s.logins == 0, TPGT: r.TargetPortalGroupTag, TSIH: c.machine.TSIH()}
 	// What reinstatement needs is checked in full, since acknowledged data hangs on it.
+	// Behind a redirect, this time or the last, may be another machine.
 	up.Reinstated = !up.First && up.TSIH != 0 && c.machine.SecurityStage() &&
-		up.TPGT == s.tpgt && s.redirects == 0
+		up.TPGT >= 0 && up.TPGT == s.tpgt && s.redirects == 0 && !s.strayed
 	if up.First || up.TPGT >= 0 {
 		s.tpgt = up.TPGT
 	}
+	s.strayed = s.redirects > 0
+	s.fullTaken = s.fullTaken || !s.minimal
+	s.cuts = 0
 	s.tsih = up.TSIH
 	c.machine = nil
 	s.to(evLoggedIn)
@@ -87,21 +91,38 @@ func (s *Session) connClosed(c *conn, reason *Error) {
 		return
 	}
 	if was == StateLogin && reason.Kind == KindTransport && c.stream != nil {
-		s.minimal = !s.minimal // it may be a key that this target cannot bear, in either stage
+		s.cutShort()
 	}
 	s.to(evLost)
 	if was == StateLoggedIn {
 		s.losses++
+		s.minimal = s.minimal && !s.fullTaken
 		s.waitFloor = max(s.waitFloor, time.Duration(s.params.DefaultTime2Wait)*time.Second)
 	}
 	s.lastErr = reason
 	s.planRetry(reason)
 	s.log.Debug("session down", "was", was, "err", reason)
 	s.failTasks(c, reason)
-	if s.state == StateRecovering { // an owner may have closed the session meanwhile
-		s.rearm()
-		s.obs.SessionDown(s, reason, s.retryAt)
+	if s.state == StateClosing { // an owner closed the session meanwhile
+		s.closed()
+		return
 	}
+	s.rearm()
+	s.obs.SessionDown(s, reason, s.retryAt)
+}
+
+// cutShort notes that the peer hung up in the middle of a login, in either stage,
+// without saying why. It may be a key that it cannot bear: the next login has the
+// smallest set of keys, the one after it all of them again, and so on. A target
+// that has taken all of them before was more likely cut off by chance, and gets
+// two more tries with them first.
+func (s *Session) cutShort() {
+	s.cuts++
+	every := 2
+	if s.fullTaken {
+		every = 4
+	}
+	s.minimal = s.cuts%every == every-1
 }
 
 // followRedirect goes on with the login at the address the target named.
@@ -137,6 +158,8 @@ func (s *Session) planRetry(reason *Error) {
 
 // failTasks completes everything that was in flight on c.
 func (s *Session) failTasks(c *conn, reason *Error) {
+	s.failing = true
+	defer func() { s.failing = false }()
 	sent, unsent := *reason, *reason
 	sent.Sent, unsent.Sent = true, false
 	for t := s.tasks.first(); t != nil; t = s.tasks.first() {

@@ -21,8 +21,9 @@ import (
 // Up tells the observer about a login that succeeded.
 type Up struct {
 	// Reinstated is true if this login provably ended the session before it:
-	// same ISID, same portal group, login with TSIH 0 answered with a TSIH that
-	// is not 0, after a security stage (RFC 7143 §6.3.5). All commands of the
+	// same ISID, same portal group as the target told both times, no redirect,
+	// login with TSIH 0 answered with a TSIH that is not 0, after a security
+	// stage (RFC 7143 §6.3.5). All commands of the
 	// old session are then settled: no copy of them can reach the medium later.
 	Reinstated bool
 	// First is true for the first login of this Session.
@@ -85,12 +86,16 @@ type Session struct {
 	tpgt   int
 
 	// Login and recovery.
-	minimal   bool   // the target closed on the full set of keys
+	minimal   bool   // offer the smallest set of keys; see cutShort
+	fullTaken bool   // a login with the full set succeeded
+	cuts      int    // logins in a row in which the peer hung up
 	redirect  string // dial here instead of the portal, once
 	redirects int
+	strayed   bool  // the last login was redirected
 	deadline  int64 // of the login or logout under way
 	retryAt   int64
 	backoff   time.Duration
+	failing   bool          // commands of a lost connection are being completed
 	waitFloor time.Duration // Time2Wait asked for by the target
 	lastErr   *Error
 
@@ -175,17 +180,26 @@ func (s *Session) Stats() Stats {
 // Drop gives the connection up now: it is reset, every command completes with
 // err, and the session recovers. Commands complete later, not from inside Drop.
 func (s *Session) Drop(err *Error) {
-	if s.conn != nil && (s.state == StateLoggedIn || s.state == StateClosing) {
-		s.conn.abort(err)
+	if s.conn == nil || (s.state != StateLoggedIn && s.state != StateClosing) {
+		return
 	}
+	if err == nil {
+		err = s.err(KindClosed, "the connection was given up")
+	}
+	s.conn.abort(err)
 }
 
 // RetryNow dials at once if the session waits to do so.
 func (s *Session) RetryNow() {
-	if s.state == StateRecovering {
-		s.backoff = 0
-		s.dialNow()
+	if s.state != StateRecovering {
+		return
 	}
+	s.backoff = 0
+	if s.failing { // the commands of the lost connection come first
+		s.retryAt = s.env.Now()
+		return
+	}
+	s.dialNow()
 }
 
 // Close ends the session: commands in flight are given up unless the caller
@@ -198,7 +212,9 @@ func (s *Session) Close() {
 	case StateLoggedIn:
 		s.to(evClose)
 		s.deadline = s.env.Now() + int64(s.cfg.LogoutTimeout)
-		s.sendLogout()
+		if !s.conn.logoutSent { // the target may have asked for one before
+			s.sendLogout()
+		}
 		s.rearm()
 	case StateLogin:
 		s.to(evClose)
@@ -212,12 +228,14 @@ func (s *Session) Close() {
 		s.conn.abort(s.err(KindClosed, "closed during login"))
 	default:
 		s.to(evClose)
-		s.closed()
+		if !s.failing { // else connClosed goes on with it
+			s.closed()
+		}
 	}
 }
 
 func (s *Session) closed() {
-	s.conn = nil
+	s.conn, s.retryAt = nil, 0
 	s.env.SetTimer(0)
 	s.to(evClosed)
 	s.obs.SessionClosed(s)
@@ -268,16 +286,23 @@ func (cfg Config) withDefaults() (Config, error) {
 		return cfg, fmt.Errorf("session: CmdsMax is %d, must be from 1 to %d", cfg.CmdsMax, maxTasks)
 	}
 	for _, d := range []struct {
-		v   *time.Duration
-		def time.Duration
+		name string
+		v    *time.Duration
+		def  time.Duration
 	}{
-		{&cfg.LoginTimeout, 10 * time.Second}, {&cfg.LogoutTimeout, 5 * time.Second},
-		{&cfg.NoopInterval, time.Second}, {&cfg.NoopTimeout, 2 * time.Second},
-		{&cfg.SuspectAfter, 200 * time.Millisecond},
-		{&cfg.ReconnectMin, 100 * time.Millisecond}, {&cfg.ReconnectMax, 5 * time.Second},
+		{"LoginTimeout", &cfg.LoginTimeout, 10 * time.Second},
+		{"LogoutTimeout", &cfg.LogoutTimeout, 5 * time.Second},
+		{"NoopInterval", &cfg.NoopInterval, time.Second},
+		{"NoopTimeout", &cfg.NoopTimeout, 2 * time.Second},
+		{"SuspectAfter", &cfg.SuspectAfter, 200 * time.Millisecond},
+		{"ReconnectMin", &cfg.ReconnectMin, 100 * time.Millisecond},
+		{"ReconnectMax", &cfg.ReconnectMax, 5 * time.Second},
 	} {
 		if *d.v == 0 {
 			*d.v = d.def
+		}
+		if *d.v < 0 && d.v != &cfg.NoopInterval {
+			return cfg, fmt.Errorf("session: %s is %v, must be positive", d.name, *d.v)
 		}
 	}
 	cfg.ReconnectMax = max(cfg.ReconnectMax, cfg.ReconnectMin)

@@ -49,20 +49,22 @@ func (s *Session) SendTargets(done func([]TargetInfo, *Error)) {
 		finish(nil, s.err(KindClosed, "the session is not ready for a text request"))
 		return
 	}
-	s.text = &textExchange{done: finish}
-	s.sendText(pdu.AppendKey(nil, "SendTargets", "All"), pdu.ReservedTag, 0)
-}
-
-// sendText sends a Text request (§11.10), or the next one of a long answer.
-func (s *Session) sendText(text []byte, ttt uint32, lun uint64) {
-	c := s.conn
 	t := s.tasks.add(taskText, s.env.Now())
 	if t == nil {
-		return // cannot happen: one text at a time
+		finish(nil, s.err(KindClosed, "too many requests are under way"))
+		return
 	}
-	s.text.itt = t.itt
+	s.text = &textExchange{itt: t.itt, done: finish}
+	t.pos = s.conn.out.queued
+	s.sendText(t, pdu.AppendKey(nil, "SendTargets", "All"), pdu.ReservedTag, 0)
+	s.touch(t.at)
+}
+
+// sendText sends a Text request (§11.10), or the next one of a long answer,
+// which has the same task tag (§11.10.3).
+func (s *Session) sendText(t *task, text []byte, ttt uint32, lun uint64) {
+	c := s.conn
 	start := c.header()
-	t.pos = c.out.queued
 	p := pdu.Text{
 		Final: true, LUN: lun, ITT: t.itt, TTT: ttt,
 		CmdSN: s.cmdSN, ExpStatSN: c.expStatSN, DataLen: len(text),
@@ -72,7 +74,6 @@ func (s *Session) sendText(text []byte, ttt uint32, lun uint64) {
 	c.seal(start)
 	c.text(text)
 	c.flush()
-	s.touch(t.at)
 }
 
 // textResponse collects the parts of an answer (§11.11, §6.2).
@@ -86,8 +87,8 @@ func (c *conn) textResponse(v pdu.TextResponseView, data []byte) error {
 		return c.protocolErr("a text answer of more than %d bytes", maxTextAnswer)
 	}
 	x.got = append(x.got, data...)
-	s.tasks.remove(t)
 	if v.Final() && !v.Continue() {
+		s.tasks.remove(t)
 		s.text = nil
 		x.done(x.got, nil)
 		return nil
@@ -95,7 +96,9 @@ func (c *conn) textResponse(v pdu.TextResponseView, data []byte) error {
 	if v.TTT() == pdu.ReservedTag {
 		return c.protocolErr("the target breaks a text answer off in the middle")
 	}
-	s.sendText(nil, v.TTT(), v.LUN())
+	if !c.logoutSent { // nothing new may follow a logout
+		s.sendText(t, nil, v.TTT(), v.LUN())
+	}
 	return nil
 }
 
