@@ -85,6 +85,10 @@ func keyOnly(p []byte) []byte {
 	return key[:min(len(key), MaxKeyLen)]
 }
 
+// protocolLevelKey is registered (RFC 7143 §13.24, RFC 7144) although it is no
+// standard-label: it does not start with a capital letter.
+const protocolLevelKey = "iSCSIProtocolLevel"
+
 // checkKeyName checks for a standard-label of §6.1: a capital letter, then
 // letters, digits and .-+@_, at most 63 characters. The form X#name, which
 // RFC 3720 had for registered keys and X#NodeArchitecture still has (§13.26), is
@@ -96,7 +100,7 @@ func checkKeyName[T string | []byte](key T) error {
 	if len(key) > MaxKeyLen {
 		return fmt.Errorf("pdu: key %q… has %d characters, at most %d allowed", string(key[:MaxKeyLen]), len(key), MaxKeyLen)
 	}
-	if key[0] < 'A' || key[0] > 'Z' {
+	if (key[0] < 'A' || key[0] > 'Z') && string(key) != protocolLevelKey {
 		return fmt.Errorf("pdu: key %q does not start with a capital letter", string(key))
 	}
 	for i := 1; i < len(key); i++ {
