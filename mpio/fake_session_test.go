@@ -24,6 +24,7 @@ type fakeSession struct {
 	loginTakes int64
 	loginFails bool
 	intercept  func(cdb scsi.CDB) (answer, bool) // answers instead of the unit
+	rises      func(*flight)                     // told of each new zombie
 	unsent     bool                              // a cut catches commands before they leave
 
 	logged, started, closed, isSilent bool
@@ -59,9 +60,9 @@ func (s *fakeSession) login() {
 		s.logins++
 		s.logged = true
 		up := session.Up{First: s.logins == 1, TSIH: 1}
-		if s.honest {
+		if s.honest { // ends the session before it, and no other
 			up.Reinstated = !up.First
-			s.zombies = nil
+			s.zombies = slices.DeleteFunc(s.zombies, func(f *flight) bool { return f.gen == s.logins-1 })
 		}
 		s.obs.SessionUp(nil, up)
 	}
@@ -165,6 +166,9 @@ func (s *fakeSession) lose(why *session.Error, again int64) {
 		}
 		if e.Sent && f.data != nil {
 			s.zombies = append(s.zombies, f)
+			if s.rises != nil {
+				s.rises(f)
+			}
 		}
 	}
 	for _, f := range flights {
@@ -178,6 +182,13 @@ func (s *fakeSession) lose(why *session.Error, again int64) {
 	}
 	s.l.after(again, s.login)
 	s.obs.SessionDown(nil, &e, s.l.now+again)
+}
+
+// wakeIf executes f if no login has ended it.
+func (s *fakeSession) wakeIf(f *flight) {
+	if i := slices.Index(s.zombies, f); i >= 0 {
+		s.wake(i)
+	}
 }
 
 // wake executes a command of a session that is long lost, as a target that hung does.

@@ -99,10 +99,7 @@ func TestLoginWithoutProofSettlesNothing(t *testing.T) {
 	// Even a later proof reaches back no further than the login before it.
 	r.s[0].cut(msec)
 	r.s[0].honest = true
-	r.s[0].zombies = r.s[0].zombies[:1]
-	kept := r.s[0].zombies
 	r.l.run(sec)
-	r.s[0].zombies = kept
 	require.Equal(t, StateUp, r.state(0))
 	assert.Len(t, r.d.ghosts, 1)
 	r.s[0].wake(0)

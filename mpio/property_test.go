@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/iscsimp/iscsimp/internal/block"
+	"github.com/iscsimp/iscsimp/scsi"
 )
 
 // The property test lets random things happen to random requests: paths are
@@ -35,6 +36,7 @@ type chaos struct {
 	acked   [chaosBlocks]uint64 // newest acknowledged write
 	open    map[*result]bool
 	failure string // the first violation
+	healed  bool
 }
 
 // newChaos makes a rig of dishonest and honest paths. FenceTimeout is longer
@@ -57,6 +59,10 @@ func newChaos(t testing.TB, seed uint64, change func(*Config)) *chaos {
 		s.honest = c.rnd.IntN(3) > 0
 		s.room = 1 + c.rnd.IntN(16)
 		s.delay = func() int64 { return 20*usec + c.rnd.Int64N(2*msec) }
+		// A command of a lost session is executed at some later time, if no honest
+		// login has ended it by then. A target gives up after 30 s.
+		s.rises = func(f *flight) { c.l.after(c.rnd.Int64N(30*sec), func() { s.wakeIf(f) }) }
+		s.intercept = func(cdb scsi.CDB) (answer, bool) { return c.answer(cdb) }
 	}
 	return c
 }
@@ -76,6 +82,30 @@ func (c *chaos) check(lba uint64, data []byte) {
 			c.fail("block %d went from write %d back to %d at %v", b, was, is, time.Duration(c.l.now))
 		}
 	}
+}
+
+// answer is now and then something else than the unit's own.
+func (c *chaos) answer(cdb scsi.CDB) (answer, bool) {
+	if c.healed {
+		return answer{}, false
+	}
+	switch c.rnd.IntN(300) {
+	case 0:
+		return answer{status: scsi.Busy}, true
+	case 1:
+		return answer{status: scsi.TaskSetFull}, true
+	case 2:
+		return sense(scsi.KeyUnitAttention, scsi.ASCPowerOn), true
+	case 3:
+		return sense(scsi.KeyNotReady, scsi.ASCALUATransition), true
+	case 4:
+		return sense(scsi.KeyAbortedCommand, scsi.ASCCommandsClearedByEvent), true
+	case 5:
+		return sense(scsi.KeyHardwareError, scsi.ASCInternalTargetFailure), true
+	case 6:
+		return answer{under: true, residual: 512}, true
+	}
+	return answer{}, false
 }
 
 func (c *chaos) request() {
@@ -127,7 +157,6 @@ func (c *chaos) mischief() {
 	case 0, 1:
 		s.unsent = c.rnd.IntN(4) == 0
 		s.cut(c.rnd.Int64N(8 * sec))
-		c.plan(s)
 	case 2, 3:
 		s.hold = true
 		c.l.after(c.rnd.Int64N(6*sec), func() { s.release() })
@@ -138,7 +167,6 @@ func (c *chaos) mischief() {
 			c.l.after(c.rnd.Int64N(3*sec), func() {
 				if c.rnd.IntN(2) == 0 {
 					s.cut(c.rnd.Int64N(2 * sec))
-					c.plan(s)
 				}
 				s.release()
 			})
@@ -151,21 +179,8 @@ func (c *chaos) mischief() {
 		_ = c.d.SetPath(s.cfg.ID, PathOp{Kind: OpPriority, Value: 1 + c.rnd.IntN(2)})
 	case 7:
 		_ = c.d.SetPolicy(Policies()[c.rnd.IntN(len(Policies()))])
-	}
-}
-
-// plan lets the commands of lost sessions be executed at some later time, if no
-// honest login has ended them by then. A target gives up after 30 s.
-func (c *chaos) plan(s *fakeSession) {
-	for _, f := range s.zombies {
-		c.l.after(c.rnd.Int64N(30*sec), func() {
-			for i, z := range s.zombies {
-				if z == f {
-					s.wake(i)
-					return
-				}
-			}
-		})
+	case 8:
+		s.honest = !s.honest
 	}
 }
 
@@ -190,6 +205,7 @@ func (c *chaos) run() {
 			c.l.run(c.rnd.Int64N(4 * sec))
 		}
 	}
+	c.healed = true
 	for _, s := range c.s {
 		s.release()
 	}
@@ -200,6 +216,11 @@ func seeds(t testing.TB) (first, n uint64) {
 	n = 400
 	if testing.Short() {
 		n = 60
+	}
+	if s := os.Getenv("MPIO_SEEDS"); s != "" {
+		var err error
+		n, err = strconv.ParseUint(s, 10, 64)
+		require.NoError(t, err)
 	}
 	if s := os.Getenv("MPIO_SEED"); s != "" {
 		first, err := strconv.ParseUint(s, 10, 64)
