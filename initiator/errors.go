@@ -84,12 +84,11 @@ type PortalError struct {
 }
 
 // Error returns the reason as "portal: reason".
-func (e PortalError) Error() string {
-	msg := e.Err.Error()
-	if strings.HasPrefix(msg, e.Portal) { // lower layers name the portal too
-		return msg
-	}
-	return e.Portal + ": " + msg
+func (e PortalError) Error() string { return e.Portal + ": " + e.reason() }
+
+// reason is the reason alone; lower layers like to name the portal too.
+func (e PortalError) reason() string {
+	return strings.TrimPrefix(e.Err.Error(), e.Portal+": ")
 }
 
 // Unwrap gives the cause.
@@ -107,19 +106,36 @@ func (e *Error) Error() string {
 	case e.Msg == "":
 		b.WriteString(e.Kind.String())
 	}
-	for i, p := range e.Portals {
+	for i, group := range groupReasons(e.Portals) {
 		sep := "; "
 		if i == 0 {
 			sep = ": "
 		}
 		b.WriteString(sep)
-		b.WriteString(p.Error())
+		b.WriteString(group)
 	}
 	if e.Hint != "" {
 		b.WriteString("; ")
 		b.WriteString(e.Hint)
 	}
 	return b.String()
+}
+
+// groupReasons says a reason that several portals share once.
+func groupReasons(portals []PortalError) []string {
+	var reasons []string
+	at := make(map[string][]string)
+	for _, p := range portals {
+		r := p.reason()
+		if at[r] == nil {
+			reasons = append(reasons, r)
+		}
+		at[r] = append(at[r], p.Portal)
+	}
+	for i, r := range reasons {
+		reasons[i] = strings.Join(at[r], ", ") + ": " + r
+	}
+	return reasons
 }
 
 // Unwrap gives the cause and the reason of each portal.

@@ -133,13 +133,15 @@ func TestOpenFailures(t *testing.T) {
 			cfg.Target = "iqn.2026-01.test:other"
 			return cfg
 		}, initiator.KindLogin, "they list " + iscsitest.DefaultName},
-		"login refused":      {refuse(pdu.LoginOutOfResources), initiator.KindLogin, "0x0302"},
-		"not authorized":     {refuse(pdu.LoginForbidden), initiator.KindAuth, "0x0202"},
-		"not authenticated":  {refuse(pdu.LoginAuthFailure), initiator.KindAuth, "0x0201"},
-		"no such LUN":        {lun(iscsitest.LUN{Number: 5}), initiator.KindNotFound, "no such LUN"},
-		"a controller":       {lun(iscsitest.LUN{DeviceType: scsi.TypeController}), initiator.KindUnusable, "controller"},
-		"a tape":             {lun(iscsitest.LUN{DeviceType: 1}), initiator.KindUnusable, "not a disk"},
-		"target without LUN": {func(t *testing.T) initiator.Config { return config(target(t, iscsitest.Config{LUNs: []iscsitest.LUN{}})) }, initiator.KindNotFound, "no such LUN"},
+		"login refused":     {refuse(pdu.LoginOutOfResources), initiator.KindLogin, "0x0302"},
+		"not authorized":    {refuse(pdu.LoginForbidden), initiator.KindAuth, "0x0202"},
+		"not authenticated": {refuse(pdu.LoginAuthFailure), initiator.KindAuth, "0x0201"},
+		"no such LUN":       {lun(iscsitest.LUN{Number: 5}), initiator.KindNotFound, "no such LUN"},
+		"a controller":      {lun(iscsitest.LUN{DeviceType: scsi.TypeController}), initiator.KindUnusable, "controller"},
+		"a tape":            {lun(iscsitest.LUN{DeviceType: 1}), initiator.KindUnusable, "not a disk"},
+		"target without LUN": {func(t *testing.T) initiator.Config {
+			return config(target(t, iscsitest.Config{LUNs: []iscsitest.LUN{}}))
+		}, initiator.KindNotFound, "no such LUN"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			leak.Check(t)

@@ -79,9 +79,9 @@ func parsePort(s string) (int, error) {
 
 // cleanHost checks a host name or address and gives it its one form.
 func cleanHost(host string) (string, error) {
-	if strings.ContainsAny(host, ":") {
+	if strings.Contains(host, ":") {
 		addr, err := netip.ParseAddr(host)
-		if err != nil {
+		if err != nil || !validZone(addr.Zone()) {
 			return "", fmt.Errorf("%q is not an IPv6 address", host)
 		}
 		return addr.Unmap().String(), nil
@@ -90,6 +90,13 @@ func cleanHost(host string) (string, error) {
 		return addr.String(), nil
 	}
 	return cleanHostName(host)
+}
+
+// validZone reports whether s can be the name of a network interface, or is empty.
+func validZone(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune("[]%/:,", r)
+	})
 }
 
 // cleanHostName accepts what DNS and hosts files use: letters, digits, hyphens

@@ -55,6 +55,8 @@ func TestParsePortalRefuses(t *testing.T) {
 		"[::1]x":                  "not a port",
 		"[host]:3260":             "only an IPv6 address",
 		"1:2:3":                   "not an IPv6 address",
+		"[::1%]]":                 "not a port",
+		"::1%]":                   "not an IPv6 address",
 		"a b":                     "not a host name",
 		"a/b":                     "not a host name",
 		"-a":                      "not a host name",

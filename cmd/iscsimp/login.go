@@ -33,6 +33,8 @@ func loginCommand() *cli.Command {
 }
 
 func runLogin(c *cli.Context) (err error) {
+	starter := takeHandoff()
+	defer func() { starter.failed(err) }()
 	dir, err := runtimeDir(c)
 	if err != nil {
 		return err
@@ -51,6 +53,9 @@ func runLogin(c *cli.Context) (err error) {
 	control, err := socketPath(dir, options.name+controlSuffix)
 	if err != nil {
 		return err
+	}
+	if c.Bool(flagBackground) && starter == nil {
+		return startBackground(c, dir, options.name)
 	}
 	lock, err := lockDevice(dir, options.name, options.cfg.Target, options.cfg.LUN)
 	if err != nil {
@@ -73,6 +78,10 @@ func runLogin(c *cli.Context) (err error) {
 	defer server.close()
 	return r.run(func(report readyReport) error {
 		report.Control = control
+		if starter != nil {
+			starter.send(handoffMessage{Ready: &report})
+			return nil
+		}
 		return printReady(c, report)
 	})
 }

@@ -41,6 +41,7 @@ func loginFlags() []cli.Flag {
 		&cli.StringFlag{Name: flagWait, Value: "any", Usage: "be ready when `any` path, all paths, or N paths are up"},
 		&cli.BoolFlag{Name: flagReadOnly, DisableDefaultText: true, Usage: "refuse writes"},
 		&cli.BoolFlag{Name: flagShared, DisableDefaultText: true, Usage: "other hosts write to this LUN too: never answer a write while an old copy of it could still land"},
+		&cli.BoolFlag{Name: flagBackground, DisableDefaultText: true, Usage: "return when the device is ready, and leave a process in the background that logs to NAME.log in the runtime folder"},
 		&cli.StringFlag{Name: flagNoPathTimeout, Value: "120", Usage: "without a path, I/O waits for `TIME` and then fails; fail: at once; forever: no limit"},
 		&cli.StringFlag{Name: flagFenceTimeout, Value: "60", Usage: "hold back writes over one of unknown outcome for at most `TIME`"},
 		&cli.StringFlag{Name: flagCommandTimeout, Value: "30", Usage: "give a session up when a command takes longer than `TIME`"},

@@ -22,10 +22,14 @@ func main() {
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 }
 
+// metadataArgs is where commands find the command line as it was given.
+const metadataArgs = "args"
+
 // run is the whole program but for the process around it. args does not hold
 // the program's name. The result is the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	app := newApp(stdout, stderr)
+	app.Metadata = map[string]any{metadataArgs: args}
 	args, err := optionsFirst(app, args)
 	if err == nil {
 		err = app.RunContext(ctx, append([]string{app.Name}, args...))

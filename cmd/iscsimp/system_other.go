@@ -2,7 +2,10 @@
 
 package main
 
-import "os"
+import (
+	"os"
+	"syscall"
+)
 
 // hasFileModes: permission bits mean something here.
 const hasFileModes = false
@@ -19,3 +22,6 @@ func tryLock(*os.File) (taken bool, err error) { return true, nil }
 func openFileLimit() (uint64, bool) { return 0, false }
 
 func mayWrite(string) bool { return true }
+
+// detached: there is no way to leave a process behind in good order here.
+func detached() *syscall.SysProcAttr { return nil }

@@ -51,3 +51,6 @@ func openFileLimit() (uint64, bool) {
 
 // mayWrite reports whether this user may create files in dir.
 func mayWrite(dir string) bool { return unix.Access(dir, unix.W_OK|unix.X_OK) == nil }
+
+// detached makes a new process the leader of a session without a terminal.
+func detached() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }

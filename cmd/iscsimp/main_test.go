@@ -1,0 +1,194 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// asProgram makes the test binary behave like iscsimp.
+const asProgram = "ISCSIMP_TEST_AS_PROGRAM"
+
+var update = flag.Bool("update", false, "write testdata/ instead of comparing with it")
+
+func TestMain(m *testing.M) {
+	version = "1.2.3"
+	if os.Getenv(asProgram) != "" {
+		os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+	}
+	os.Exit(func() int {
+		state, err := os.MkdirTemp("", "iscsimp-test-")
+		if err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(state)
+		os.Setenv("XDG_STATE_HOME", state) // a generated initiator name must not stay on this machine
+		return m.Run()
+	}())
+}
+
+// result is what one run of the program left.
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+// runCLI runs the program in this process.
+func runCLI(t *testing.T, args ...string) result {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	code := run(t.Context(), args, &stdout, &stderr)
+	return result{code, stdout.String(), stderr.String()}
+}
+
+// golden compares got with a file in testdata.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
+		return
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err, "go test -update writes it")
+	assert.Equal(t, string(want), got, "if it is meant to change: go test -update, and look at the difference")
+}
+
+func TestHelp(t *testing.T) {
+	golden(t, "help/iscsimp.txt", runCLI(t, "--help").stdout)
+	for _, cmd := range newApp(nil, nil).Commands {
+		r := runCLI(t, cmd.Name, "--help")
+		assert.Zero(t, r.code)
+		golden(t, "help/"+cmd.Name+".txt", r.stdout)
+		assert.Equal(t, r, runCLI(t, "--help", cmd.Name), "the option may stand first")
+	}
+	assert.Equal(t, runCLI(t, "--help").stdout, runCLI(t).stdout)
+}
+
+func TestVersion(t *testing.T) {
+	assert.Contains(t, runCLI(t, "version").stdout, "iscsimp 1.2.3 (go")
+	assert.Equal(t, "iscsimp version 1.2.3\n", runCLI(t, "--version").stdout)
+	assert.Contains(t, runCLI(t, "version", "--json").stdout, `"program_version":"1.2.3"`)
+}
+
+func TestBadCommandLines(t *testing.T) {
+	const iqn = "iqn.2026-01.test:disk"
+	login := func(args ...string) []string {
+		return append([]string{"login", "--runtime-dir", "/nonexistent/dir", "-p", "127.0.0.1", iqn}, args...)
+	}
+	for name, c := range map[string]struct {
+		args []string
+		says string
+	}{
+		"unknown command":       {[]string{"frobnicate"}, `no command "frobnicate"`},
+		"unknown option":        {[]string{"ls", "--frobnicate"}, "not defined: -frobnicate"},
+		"unknown first option":  {[]string{"--frobnicate"}, "not defined"},
+		"value missing":         {[]string{"discover", "-p"}, "flag needs an argument"},
+		"no portal":             {[]string{"discover"}, "-p PORTAL"},
+		"bad portal":            {[]string{"discover", "-p", "a b"}, "host:port"},
+		"stray argument":        {[]string{"discover", "-p", "a", "b"}, "stands alone"},
+		"luns without target":   {[]string{"luns", "-p", "a"}, "needs one TARGET"},
+		"luns without portal":   {[]string{"luns", iqn}, "no portal given"},
+		"target is no name":     {[]string{"luns", "-p", "a", "disk"}, "names look like"},
+		"two targets":           {[]string{"luns", "-p", "a", iqn, iqn}, "needs one TARGET"},
+		"bad address":           {[]string{"luns", "iscsi://"}, "iscsi://host"},
+		"password in address":   {[]string{"luns", "iscsi://u%p@h/" + iqn}, "password"},
+		"user in address":       {[]string{"luns", "iscsi://u@h/" + iqn}, "CHAP"},
+		"log level":             {[]string{"discover", "-p", "a", "--log-level", "loud"}, "debug, info"},
+		"log format":            {[]string{"discover", "-p", "a", "--log-format", "xml"}, "text or json"},
+		"bad initiator name":    {[]string{"discover", "-p", "a", "--initiator-name", "me"}, "names look like"},
+		"trace file":            {[]string{"discover", "-p", "a", "--initiator-name", iqn, "--trace", "/nonexistent/x"}, "--trace"},
+		"login time":            {[]string{"discover", "-p", "a", "--login-timeout", "0"}, "longer than nothing"},
+		"LUN":                   {login("--lun", "x"), "LUN"},
+		"two LUNs":              {[]string{"login", "iscsi://h/" + iqn + "/1", "--lun", "2"}, "leave one out"},
+		"name":                  {login("--name", "../x"), "letters, digits"},
+		"wait":                  {login("--wait", "most"), "any, all or a number"},
+		"wait for none":         {login("--wait", "0"), "any, all or a number"},
+		"no-path time":          {login("--no-path-timeout", "soon"), "fail, forever or a time"},
+		"negative time":         {login("--fence-timeout", "-1"), "--fence-timeout"},
+		"time that is no time":  {login("--noop-timeout", "NaN"), "--noop-timeout"},
+		"export":                {login("--export", "/x"), "unix:PATH or tcp:HOST:PORT"},
+		"export without path":   {login("--export", "unix:"), "no path"},
+		"export without host":   {login("--export", "tcp:"), "tcp:HOST:PORT"},
+		"export with bad port":  {login("--export", "tcp:a:b:c"), "tcp:HOST:PORT"},
+		"logout of nothing":     {[]string{"logout"}, "NAME... or --all"},
+		"logout of both":        {[]string{"logout", "x", "--all"}, "one of the two"},
+		"logout of a bad name":  {[]string{"logout", "a/b"}, "letters, digits"},
+		"ls with argument":      {[]string{"ls", "x"}, "takes no argument"},
+		"version with argument": {[]string{"version", "x"}, "takes no argument"},
+		"path of nothing":       {[]string{"path"}, "NAME PATH"},
+		"path action":           {[]string{"path", "d", "1", "sideways"}, "up, down"},
+		"path priority":         {[]string{"path", "d", "1", "priority", "0"}, "within 1.."},
+		"path weight missing":   {[]string{"path", "d", "1", "weight"}, "takes 1"},
+		"path up with value":    {[]string{"path", "d", "1", "up", "2"}, "takes 0"},
+		"doctor of a bad name":  {[]string{"doctor", "-p", "a", "x"}, "names look like"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := runCLI(t, c.args...)
+			assert.Equal(t, exitInvalid, r.code)
+			assert.Contains(t, r.stderr, c.says)
+			assert.Equal(t, 1, strings.Count(r.stderr, "\n"), "one line: %s", r.stderr)
+			assert.Empty(t, r.stdout)
+		})
+	}
+}
+
+func TestOptionsMayStandAnywhere(t *testing.T) {
+	for in, want := range map[string]string{
+		"ls":                                    "ls",
+		"--json ls":                             "ls --json",
+		"--runtime-dir /x ls --json":            "ls --runtime-dir /x --json",
+		"login -p a TARGET --lun 1":             "login -p a --lun 1 -- TARGET",
+		"login TARGET -p=a --lun=1 --shared":    "login -p=a --lun=1 --shared -- TARGET",
+		"login --shared TARGET":                 "login --shared -- TARGET",
+		"path d 1 priority 2 --json":            "path --json -- d 1 priority 2",
+		"logout -- --all":                       "logout -- --all",
+		"logout a -- -b --json":                 "logout -- a -b --json",
+		"discover -p":                           "discover -p",
+		"login --unknown TARGET":                "login --unknown -- TARGET",
+		"--log-level debug discover -p a -p b ": "discover --log-level debug -p a -p b",
+		"--help":                                "--help",
+		"":                                      "",
+	} {
+		t.Run(in, func(t *testing.T) {
+			got, err := optionsFirst(newApp(nil, nil), strings.Fields(in))
+			require.NoError(t, err)
+			assert.Equal(t, strings.Fields(want), append([]string{}, got...))
+		})
+	}
+}
+
+func FuzzOptionsFirst(f *testing.F) {
+	for _, s := range []string{"--json ls", "login -p a TARGET --lun 1", "-- --", "- -p", "login --", "--runtime-dir"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		args := strings.Fields(line)
+		got, err := optionsFirst(newApp(nil, nil), args)
+		if err != nil {
+			return
+		}
+		words := func(list []string) map[string]int {
+			n := map[string]int{}
+			for _, w := range list {
+				if w != "--" {
+					n[w]++
+				}
+			}
+			return n
+		}
+		before, after := words(args), words(got)
+		for w, n := range before {
+			require.Equal(t, n, after[w], "%q must be neither lost nor doubled in %q", w, got)
+		}
+		require.Len(t, after, len(before))
+	})
+}
