@@ -397,12 +397,7 @@ func (s *session) numbered(c *conn, p pdu.PDU, action Action) bool {
 		r.ahs, r.data = slices.Clone(r.ahs), slices.Clone(r.data)
 		s.waiting[sn] = r
 	}
-	for _, r := range ready {
-		if r.task != nil && s.tasks[r.task.cmd.ITT] == r.task { // else aborted
-			r.task.delivered = true
-			s.inFlight += uint32(asNumber(!r.task.immediate))
-		}
-	}
+	s.lockedDeliver(ready)
 	s.mu.Unlock()
 	for _, r := range ready {
 		if !s.carryOut(r) {
@@ -436,6 +431,16 @@ func (s *session) lockedDrain(r *request) []*request {
 		}
 		delete(s.waiting, s.expCmdSN)
 		ready = append(ready, next)
+	}
+}
+
+// lockedDeliver counts tasks whose turn has come against the command window.
+func (s *session) lockedDeliver(ready []*request) {
+	for _, r := range ready {
+		if r.task != nil && s.tasks[r.task.cmd.ITT] == r.task { // else aborted
+			r.task.delivered = true
+			s.inFlight += uint32(asNumber(!r.task.immediate))
+		}
 	}
 }
 

@@ -21,8 +21,13 @@ func (s *session) taskMgmt(r *request) {
 	}
 	switch v.Function() {
 	case pdu.TMAbortTask:
-		task, res := s.abortTask(v)
+		task, res, ready := s.abortTask(v)
 		s.abortAll(task, func() { respond(res) })
+		for _, r := range ready {
+			if !s.carryOut(r) {
+				r.c.closeWhenSent()
+			}
+		}
 	case pdu.TMAbortTaskSet, pdu.TMClearTaskSet, pdu.TMLUNReset:
 		u := s.unit(v.LUN())
 		if u == nil {
@@ -65,24 +70,30 @@ func (s *session) abortAll(tasks []*task, done func()) {
 }
 
 // abortTask finds the task of ABORT TASK, or answers for one that is not there
-// (§11.6.1).
-func (s *session) abortTask(v pdu.TaskMgmtView) ([]*task, pdu.TMResponse) {
+// (§11.6.1). It may be that requests get ready which waited for that one.
+func (s *session) abortTask(v pdu.TaskMgmtView) (tasks []*task, res pdu.TMResponse, ready []*request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t := s.tasks[v.RefTaskTag()]; t != nil && uint64(t.cmd.LUN) == v.LUN() {
-		return s.lockedTakeTasks(func(x *task) bool { return x == t }), pdu.TMComplete
+		return s.lockedTakeTasks(func(x *task) bool { return x == t }), pdu.TMComplete, nil
 	}
 	ref := v.RefCmdSN()
 	inWindow := serial.LessEq(s.expCmdSN, ref) && serial.LessEq(ref, s.maxCmdSN)
 	if !inWindow || !serial.Less(ref, v.CmdSN()) {
-		return nil, pdu.TMNoTask
+		return nil, pdu.TMNoTask, nil
 	}
-	// The command was not received yet: when it comes it is ignored, because
-	// its CmdSN counts as received.
-	if s.waiting[ref] == nil {
-		s.waiting[ref] = &request{action: Action{terminal: actDrop}}
+	// The command was not received yet: its CmdSN counts as received, so that it
+	// is ignored when it comes.
+	blank := &request{action: Action{terminal: actDrop}}
+	switch {
+	case s.waiting[ref] != nil:
+	case ref == s.expCmdSN:
+		ready = s.lockedDrain(blank)
+		s.lockedDeliver(ready)
+	default:
+		s.waiting[ref] = blank
 	}
-	return nil, pdu.TMComplete
+	return nil, pdu.TMComplete, ready
 }
 
 // takeSet takes out the tasks that a function on a whole unit ends, and tells
