@@ -18,9 +18,8 @@ bin/iscsimp: FORCE
 FORCE:
 
 # The main job: discover, log in everywhere, export, load, one path slow, one cut.
-demo: build
-	cd test && $(GO) build -o ../bin/ ./cmd/gotgtd ./cmd/demo
-	bin/demo -iscsimp bin/iscsimp -gotgtd bin/gotgtd
+demo:
+	cd test && $(GO) run ./cmd/demo
 
 # All tests: the project's own, then those against targets and NBD clients
 # nobody here wrote.
@@ -37,7 +36,7 @@ test-invariants:
 	$(GO) test -tags invariants -shuffle=on ./nbd ./mpio ./session/... ./initiator
 
 # Real targets (gotgt, tgtd) and real NBD clients (fio, nbdinfo, nbdcopy, qemu-io).
-test-real: deps build
+test-real: deps
 	cd test && $(GO) vet ./... && $(GO) test -race -shuffle=on -timeout 15m ./...
 
 # Debian's iscsi-test-cu against our own target, so that it cannot lie.
