@@ -39,14 +39,15 @@ fi
 tgtd=$(<"$run/tgtd.pid")
 IFS=/ read -r _ _ _ iqn _ <"$run/urls"
 
-# start NAME COMMAND…: in the background; its id goes to $started and its output to NAME.log.
+# start NAME COMMAND…: in the background; its id goes to $started, its output to NAME.out and NAME.log.
 start() {
 	local name=$1; shift
-	"$@" >"$run/$name.log" 2>&1 </dev/null &
+	"$@" >"$run/$name.out" 2>"$run/$name.log" </dev/null &
 	started=$!
 	pids+=("$started")
 }
 serving() { [ -S "$run/$1.sock" ]; }
+ready() { [ -s "$run/$1.out" ]; } # iscsimp prints a line when the device is ready
 
 contenders() { # LUN number: starts both servers and sets $list
 	start "qemu$1" qemu-nbd -t -e 16 -f raw -k "$run/qemu$1.sock" "iscsi://$portal/$iqn/$1"
@@ -55,11 +56,12 @@ contenders() { # LUN number: starts both servers and sets $list
 		--initiator-name iqn.2026-01.io.github.iscsimp:bench-initiator --export "unix:$run/iscsimp$1.sock" ${extra[@]+"${extra[@]}"} "$iqn"
 	local iscsimp=$started
 	wait_for 10 serving "qemu$1" || die "qemu-nbd: $(tail -5 "$run/qemu$1.log")"
-	wait_for 20 serving "iscsimp$1" || die "iscsimp: $(tail -5 "$run/iscsimp$1.log")"
+	wait_for 20 ready "iscsimp$1" || die "iscsimp: $(tail -5 "$run/iscsimp$1.log")"
 	list=("qemu@$run/qemu$1.sock@init:$qemu,tgtd:$tgtd" "iscsimp@$run/iscsimp$1.sock@init:$iscsimp,tgtd:$tgtd")
 }
 
 echo "$(date -u +%F), $(nproc) processors ($(awk -F': ' '/model name/ { print $2; exit }' /proc/cpuinfo)), Linux $(uname -r), $(qemu-nbd --version | head -1), tgtd $(tgtd -V 2>/dev/null | head -1), $(fio --version)."
+echo "Load average at the start: $(cut -d' ' -f1-3 /proc/loadavg); the column \"other\" says what else ran, in percent of one core. Figures of a busy machine are worth nothing."
 echo "Medians of $rounds rounds of $secs s; cpu_* in µs per I/O; x columns: ratio to qemu-nbd with libiscsi in the same round."
 for lun in $luns; do
 	case $lun in ram) number=1 what="RAM file behind tgtd" ;; null) number=2 what="tgtd's null store" ;; *) die "-l $lun: give null or ram" ;; esac
