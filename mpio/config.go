@@ -32,6 +32,8 @@ type Session interface {
 	Stats() session.Stats
 }
 
+var _ Session = (*session.Session)(nil)
+
 // PathConfig describes one path: a session to one portal.
 type PathConfig struct {
 	// ID names the path in snapshots, events and SetPath. Required, unique.

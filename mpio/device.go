@@ -19,6 +19,7 @@ type Device struct {
 
 	paths   []*path
 	active  []*path // the paths that carry I/O now: the best group of the usable ones
+	usable  int     // paths commands may be sent over at all
 	cands   []*path // scratch of choose
 	sel     selector
 	rnd     rnd

@@ -101,10 +101,31 @@ func (d *Device) choose(o *io) *path {
 	case len(cands) == 1:
 		return cands[0]
 	case avoided > 0 && avoided == len(d.active):
-		o.avoid = 0 // every path said no once: start over
-		return d.choose(o)
+		p, exists := d.outsider(o)
+		if !exists {
+			o.avoid = 0 // every path said no once: start over
+			return d.choose(o)
+		}
+		return p
 	}
 	return nil
+}
+
+// outsider finds a path for o, which every active path has turned away, among
+// the usable ones outside the active group; exists tells that there is one, with
+// or without room.
+func (d *Device) outsider(o *io) (best *path, exists bool) {
+	for _, p := range d.paths {
+		if !p.usable() || o.avoid&p.bit != 0 {
+			continue
+		}
+		exists = true
+		if p.sess.Room() > 0 && (best == nil || p.state.rank() > best.state.rank() ||
+			p.state.rank() == best.state.rank() && p.cfg.Priority < best.cfg.Priority) {
+			best = p
+		}
+	}
+	return best, exists
 }
 
 // kick sends what waits for room, in order, as far as there is room.
@@ -159,11 +180,15 @@ func (s State) rank() int {
 // in the best state, of these the ones with the best priority. A path that is
 // merely suspect is thus used when nothing better is left.
 func (d *Device) regroup() {
-	d.active = d.active[:0]
+	d.active, d.usable = d.active[:0], 0
 	rank, priority := 1, 0
 	for _, p := range d.paths {
 		r := p.state.rank()
-		if !p.usable() || r < rank {
+		if !p.usable() {
+			continue
+		}
+		d.usable++
+		if r < rank {
 			continue
 		}
 		if r > rank || len(d.active) == 0 || p.cfg.Priority < priority {

@@ -72,7 +72,7 @@ func (d *Device) judge(o *io, p *path, now int64) {
 	}
 	answer := &scsi.CommandError{Op: c.CDB.Opcode(), Status: c.Status, Sense: sense}
 	p.stat.lastError = answer
-	if raisesDoubt(sense) {
+	if raisesDoubt(sense, remedy) {
 		p.doubt(sense.Code.String())
 	}
 	if d.refusesForm(o, sense) && d.fallBack(o) {
@@ -92,10 +92,16 @@ func (d *Device) judge(o *io, p *path, now int64) {
 }
 
 // raisesDoubt reports whether sense calls in question what is behind the path:
-// a reset, other LUNs or another size, a unit that is gone or shorter than known.
-func raisesDoubt(s scsi.Sense) bool {
-	return s.IdentityMayHaveChanged() || s.CapacityMayHaveChanged() ||
-		s.Key == scsi.KeyIllegalRequest && (s.Code>>8 == scsi.ASCLUNNotSupported>>8 || s.Code == scsi.ASCLBAOutOfRange)
+// a reset, other LUNs or another size, a unit that is gone or shorter than
+// known, a controller that does not serve it. The check says whether it lasts.
+func raisesDoubt(s scsi.Sense, r scsi.Remedy) bool {
+	switch s.Key {
+	case scsi.KeyIllegalRequest:
+		return r == scsi.OtherPath || s.Code == scsi.ASCLBAOutOfRange
+	case scsi.KeyNotReady:
+		return r == scsi.OtherPath
+	}
+	return s.IdentityMayHaveChanged() || s.CapacityMayHaveChanged()
 }
 
 // judgeSuccess handles an answer that means success but cannot be taken as such.
@@ -200,7 +206,7 @@ func (d *Device) later(o *io, p *path, now int64, patience time.Duration, err er
 func (d *Device) elsewhere(o *io, p *path, err error) {
 	p.stat.errors++
 	o.avoid |= p.bit
-	if o.tries++; int(o.tries) > min(max(2*len(d.active), 1), maxTries) {
+	if o.tries++; int(o.tries) > min(max(2*d.usable, 1), maxTries) {
 		d.giveUp(o, p, fmt.Errorf("after %d tries: %w", o.tries, err))
 		return
 	}

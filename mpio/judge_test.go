@@ -174,3 +174,47 @@ func TestRepeatedErrorsDoNotFloodTheLog(t *testing.T) {
 	assert.LessOrEqual(t, len(r.kinds(RequestFailed)), 3)
 	assert.Equal(t, uint64(1000), r.d.Snapshot().Failed)
 }
+
+// A path that turns commands away is left even where the policy or a priority
+// would have it carry everything.
+func TestElsewhereLeavesTheGroup(t *testing.T) {
+	for _, policy := range []string{PolicyFailover, PolicyLatency} {
+		r := newRig(t, 3, func(c *Config) { c.Policy = policy }).up()
+		answers(r.s[0], 1<<30, sense(scsi.KeyHardwareError, scsi.ASCInternalTargetFailure))
+		answers(r.s[1], 1<<30, sense(scsi.KeyHardwareError, scsi.ASCInternalTargetFailure))
+		r.only(0)
+		q := r.write(0, 1, 1)
+		r.s[2].room = 0
+		r.l.run(msec)
+		assert.False(t, q.done, "the one that is left has no room")
+		r.s[2].room = 8
+		r.l.run(100 * msec)
+		require.True(t, q.done)
+		assert.NoError(t, q.Err)
+		assert.Equal(t, uint64(1), r.d.paths[2].stat.ios)
+		assert.LessOrEqual(t, r.d.paths[0].stat.errors+r.d.paths[1].stat.errors, uint64(2), "each is asked once")
+		r.requireIdle()
+	}
+}
+
+func TestStandbyControllerIsLeft(t *testing.T) {
+	r := newRig(t, 2, func(c *Config) { c.Policy = PolicyFailover }).up()
+	r.s[0].intercept = func(cdb scsi.CDB) (answer, bool) {
+		return sense(scsi.KeyNotReady, scsi.ASCALUAStandby), cdb.Opcode() != scsi.OpInquiry
+	}
+	q := r.write(0, 1, 1)
+	r.l.run(10 * msec)
+	require.True(t, q.done)
+	assert.NoError(t, q.Err)
+	assert.Equal(t, StateDown, r.state(0))
+	assert.Contains(t, r.d.paths[0].reason, "standby")
+	errors := r.d.paths[0].stat.errors
+	for i := range 10 {
+		r.write(i, 1, 1)
+	}
+	r.l.run(sec)
+	assert.Equal(t, errors, r.d.paths[0].stat.errors, "not asked again and again")
+	r.s[0].intercept = nil
+	r.l.run(20 * sec)
+	assert.Equal(t, StateUp, r.state(0))
+}

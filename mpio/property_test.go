@@ -24,7 +24,7 @@ import (
 //  3. A read returns for each block nothing older than what was acknowledged
 //     when it was submitted, and nothing that was not submitted by its end.
 const (
-	chaosBlocks = 32
+	chaosBlocks = 48
 	chaosPaths  = 3
 	chaosOps    = 400
 )
