@@ -374,9 +374,8 @@ func (l *loginState) finish(text []byte) (done, goOn bool) {
 	r.ExpCmdSN, r.MaxCmdSN = s.window()
 	c.digests = pdu.Digests{Header: res.HeaderDigest, Data: res.DataDigest}
 	digests := c.digests
-	l.respond(r, text, &digests)
 	c.sess = s
-	if !s.join(c) { // reinstated meanwhile
+	if !s.join(c, func() { l.respond(r, text, &digests) }) { // reinstated meanwhile
 		c.abort(false)
 		return false, false
 	}

@@ -166,14 +166,16 @@ func (t *Target) checkTSIH(key sessionKey, tsih uint16) (pdu.LoginStatus, string
 	return pdu.LoginTooManyConnections, "one connection per session"
 }
 
-// join adds a connection whose login is done; false if the session is over.
-func (s *session) join(c *conn) bool {
+// join adds a connection whose login is done, and has the final response sent
+// before anybody else can send something; false if the session is over.
+func (s *session) join(c *conn, respond func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.dead {
 		return false
 	}
 	s.conns[c.cid] = c
+	respond()
 	return true
 }
 
