@@ -221,7 +221,7 @@ func (r *rig) send(limit int) (sent int) {
 	return sent
 }
 
-func (r *rig) sendAll() { r.send(1 << 40) }
+func (r *rig) sendAll() { r.send(1 << 30) }
 
 // answer is one reply as a client sees it.
 type answer struct {
