@@ -196,6 +196,9 @@ func (c *Client) Close() error {
 	_ = c.send(commandEnd, 0, 0, 0, 0, nil)
 	err := c.conn.Close()
 	c.reader.Wait()
+	if errors.Is(err, net.ErrClosed) { // the server was quicker
+		return nil
+	}
 	return err
 }
 

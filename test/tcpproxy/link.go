@@ -110,9 +110,8 @@ func (p *Proxy) writeFrom(q *queue, l *link, to *net.TCPConn, counter *int64) er
 		if !p.waitUnstalled(l) {
 			return net.ErrClosed
 		}
-		n, err := to.Write(next.bytes)
-		p.count(counter, n)
-		if err != nil {
+		p.count(counter, len(next.bytes)) // before: whoever got an answer finds its request counted
+		if _, err := to.Write(next.bytes); err != nil {
 			return err
 		}
 	}

@@ -48,8 +48,8 @@ func (m Mode) String() string {
 type Stats struct {
 	Mode     Mode
 	Delay    time.Duration // added in each direction
-	ToTarget int64         // bytes written to the target
-	ToClient int64         // bytes written to clients
+	ToTarget int64         // bytes passed on to the target
+	ToClient int64         // bytes passed on to clients
 	Accepted int           // connections accepted
 	Open     int           // connections open now
 }

@@ -104,17 +104,17 @@ func TestForwardPassesEveryByteAndTheEnd(t *testing.T) {
 }
 
 func TestDelayAddsLatencyAndKeepsThroughput(t *testing.T) {
-	const each = 40 * time.Millisecond
+	const each = 200 * time.Millisecond
 	proxy := openProxy(t, startEcho(t))
 	conn := dial(t, proxy.Addr())
 	roundTrip(t, conn, 1)
 	require.NoError(t, proxy.Delay(each))
 	assert.GreaterOrEqual(t, roundTrip(t, conn, 2), 2*each)
 	assert.Equal(t, each, proxy.Stats().Delay)
-	// A proxy that slept per piece would need 2 × 40 ms for each of at least 32 pieces: 2.5 s and more.
+	// A proxy that slept for each piece it reads would need 200 ms for each of at least 32 pieces: 6.4 s and more.
 	elapsed := transfer(t, dial(t, proxy.Addr()), 8<<20)
 	assert.GreaterOrEqual(t, elapsed, 2*each)
-	assert.Less(t, elapsed, time.Second)
+	assert.Less(t, elapsed, 4*time.Second)
 	require.NoError(t, proxy.Go())
 	assert.Less(t, roundTrip(t, conn, 3), 2*each)
 	require.Error(t, proxy.Delay(-1))
@@ -202,8 +202,11 @@ func TestTargetThatRefusesIsAReset(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, listener.Close())
 	proxy := openProxy(t, listener.Addr().String())
-	conn := dial(t, proxy.Addr())
-	_, err = conn.Read(make([]byte, 1))
+	conn, err := net.Dial("tcp", proxy.Addr())
+	if err == nil { // the reset may be as quick as the dial
+		_, err = conn.Read(make([]byte, 1))
+		require.NoError(t, conn.Close())
+	}
 	require.ErrorIs(t, err, syscall.ECONNRESET)
 	assert.Equal(t, listener.Addr().String(), proxy.Target())
 }
