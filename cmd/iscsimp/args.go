@@ -12,7 +12,11 @@ import (
 // write `login -p host TARGET --lun 1`. Options that stand before the command
 // are taken for the command's: `iscsimp --json ls`.
 func optionsFirst(app *cli.App, args []string) ([]string, error) {
-	lead, rest := takeOptions(commonFlags(), args)
+	var any []cli.Flag
+	for _, c := range app.Commands {
+		any = append(any, c.Flags...)
+	}
+	lead, rest := takeOptions(any, args)
 	if len(rest) == 0 {
 		return args, nil
 	}

@@ -81,6 +81,7 @@ func decodeAnswer(name string, resp *http.Response, out any) error {
 func statusOf(ctx context.Context, dir, name string) (st deviceStatus, ok bool) {
 	err := controlCall(ctx, dir, name, http.MethodGet, "/v1/status", nil, &st)
 	if err == nil {
+		st.Name = name // by which it can be found, whatever it says
 		return st, true
 	}
 	holder, running := holderOf(dir, name)

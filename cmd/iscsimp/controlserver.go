@@ -23,10 +23,11 @@ import (
 //
 // An error is {"error": "…", "code": exit code}.
 
-const (
-	controlTimeout = 2 * time.Second // for an answer; no answer waits for I/O
-	maxControlBody = 64 << 10
-)
+// controlTimeout is how long an answer may take; none waits for I/O. Tests
+// shorten it.
+var controlTimeout = 2 * time.Second
+
+const maxControlBody = 64 << 10
 
 // controlled is what the control socket can do with a device. Its methods come
 // from many goroutines and must not wait for I/O.

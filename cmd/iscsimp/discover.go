@@ -135,7 +135,7 @@ func newDiscoverReport(found initiator.DiscoverResult) discoverReport {
 	for _, t := range found.Targets {
 		target := targetJSON{Name: t.Name, Portals: []targetPortalJSON{}}
 		for _, p := range t.Portals {
-			target.Portals = append(target.Portals, targetPortalJSON{Portal: p.Address, TPGT: p.TPGT, Via: p.Via})
+			target.Portals = append(target.Portals, targetPortalJSON{Portal: p.Address, TPGT: p.TPGT, Via: append([]string{}, p.Via...)})
 		}
 		r.Targets = append(r.Targets, target)
 	}

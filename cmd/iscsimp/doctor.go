@@ -24,7 +24,7 @@ func doctorCommand() *cli.Command {
 		Usage:     "say what would hold a login back here, and what to do about it",
 		ArgsUsage: "[TARGET]",
 		Description: "Looks at this host, and at each PORTAL given: can it be reached, does it speak iSCSI,\n" +
-			"does it list TARGET. Changes nothing. Ends with 0 unless a login would fail.",
+			"does it list TARGET. Ends with 0 unless a login would fail.",
 		Flags:        flags(sessionFlags(), digestFlags()),
 		OnUsageError: onUsageError,
 		Action:       runDoctor,
@@ -51,6 +51,12 @@ type finding struct {
 	code    int     // exit code, for verdictFail
 }
 
+type doctorReport struct {
+	Version int       `json:"version"`
+	OK      bool      `json:"ok"`
+	Checks  []finding `json:"checks"`
+}
+
 func runDoctor(c *cli.Context) error {
 	target, portals, err := doctorSubject(c)
 	if err != nil {
@@ -71,7 +77,7 @@ func runDoctor(c *cli.Context) error {
 		}
 	}
 	if c.Bool(flagJSON) {
-		err = writeJSON(c.App.Writer, map[string]any{"version": schemaVersion, "ok": worst == exitOK, "checks": findings}, false)
+		err = writeJSON(c.App.Writer, doctorReport{schemaVersion, worst == exitOK, findings}, false)
 	} else {
 		err = findingsTable(findings).writeTo(c.App.Writer)
 	}

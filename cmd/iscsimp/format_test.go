@@ -76,7 +76,7 @@ func sample() deviceStatus {
 }
 
 func TestPathsTableAndJSON(t *testing.T) {
-	devices := []deviceStatus{sample(), notAnswering("hung-1", claim{PID: 99, Target: "iqn.2026-01.com.example:hung", LUN: 1})}
+	devices := []deviceStatus{sample(), notAnswering("hung-1", claim{PID: 99, Target: "iqn.2026-01.com.example:hung", LUN: lunJSON(scsi.MakeLUN(1))})}
 	var b bytes.Buffer
 	require.NoError(t, writePaths(&b, devices))
 	golden(t, "paths.txt", b.String())

@@ -33,6 +33,11 @@ func logoutCommand() *cli.Command {
 
 const flagTimeout = "timeout"
 
+type logoutReport struct {
+	Version int            `json:"version"`
+	Devices []logoutResult `json:"devices"`
+}
+
 // logoutResult is one line of the report.
 type logoutResult struct {
 	Name  string `json:"name"`
@@ -118,7 +123,7 @@ func logoutOne(ctx context.Context, dir, name string, force bool) logoutResult {
 
 func reportLogout(c *cli.Context, results []logoutResult) error {
 	if c.Bool(flagJSON) {
-		err := writeJSON(c.App.Writer, map[string]any{"version": schemaVersion, "devices": results}, false)
+		err := writeJSON(c.App.Writer, logoutReport{schemaVersion, results}, false)
 		if err != nil {
 			return err
 		}

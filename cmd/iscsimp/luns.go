@@ -87,7 +87,7 @@ func newLunsReport(target string, found initiator.LunsResult) lunsReport {
 		j := lunInfoJSON{
 			LUN: lunJSON(l.LUN), Type: lunType(l.Type), SizeBytes: l.SizeBytes, BlockSize: l.BlockSize,
 			PhysicalBlock: l.PhysicalBlock, Vendor: l.Vendor, Product: l.Product, Revision: l.Revision,
-			Serial: l.Serial, Identity: l.Identity, Unique: l.Strong, ReadOnly: l.ReadOnly, Thin: l.Thin, Portals: l.Portals,
+			Serial: l.Serial, Identity: l.Identity, Unique: l.Strong, ReadOnly: l.ReadOnly, Thin: l.Thin, Portals: append([]string{}, l.Portals...),
 		}
 		if l.Err != nil {
 			j.Error = l.Err.Error()

@@ -25,6 +25,12 @@ func pathSubcommand() *cli.Command {
 	}
 }
 
+type pathReport struct {
+	Version int    `json:"version"`
+	Name    string `json:"name"`
+	pathCommand
+}
+
 func runPath(c *cli.Context) error {
 	name, cmd, err := parsePathCommand(c.Args().Slice())
 	if err != nil {
@@ -41,8 +47,7 @@ func runPath(c *cli.Context) error {
 		return err
 	}
 	if c.Bool(flagJSON) {
-		return writeJSON(c.App.Writer, map[string]any{"version": schemaVersion, "name": name, "path": cmd.Path,
-			"action": cmd.Action, "value": cmd.Value}, false)
+		return writeJSON(c.App.Writer, pathReport{schemaVersion, name, cmd}, false)
 	}
 	return nil
 }

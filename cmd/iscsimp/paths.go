@@ -43,6 +43,9 @@ func writePaths(w io.Writer, devices []deviceStatus) error {
 		if _, err := fmt.Fprintln(w, printable(deviceHeading(d))); err != nil {
 			return err
 		}
+		if len(d.Paths) == 0 {
+			continue
+		}
 		if err := pathsTable(d.Paths).writeTo(w); err != nil {
 			return err
 		}
@@ -73,7 +76,7 @@ func deviceHeading(d deviceStatus) string {
 		parts = append(parts, fmt.Sprintf("no path: I/O fails in %s", formatAge(*d.NoPathSecondsLeft)))
 	}
 	if len(d.Fenced) > 0 {
-		parts = append(parts, fmt.Sprintf("%d writes fenced", len(d.Fenced)))
+		parts = append(parts, fmt.Sprintf("fenced writes: %d", len(d.Fenced)))
 	}
 	return strings.Join(parts, ", ")
 }

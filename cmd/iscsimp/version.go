@@ -11,6 +11,15 @@ import (
 // version is set by the linker for releases.
 var version = ""
 
+type versionReport struct {
+	Version        int    `json:"version"` // of the JSON, as everywhere
+	Program        string `json:"program"`
+	ProgramVersion string `json:"program_version"`
+	Go             string `json:"go"`
+	OS             string `json:"os"`
+	Arch           string `json:"arch"`
+}
+
 func versionCommand() *cli.Command {
 	return &cli.Command{
 		Name:         "version",
@@ -23,8 +32,7 @@ func versionCommand() *cli.Command {
 				return err
 			}
 			if c.Bool(flagJSON) {
-				return writeJSON(c.App.Writer, map[string]any{"version": schemaVersion, "program": "iscsimp",
-					"program_version": buildVersion(), "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH}, false)
+				return writeJSON(c.App.Writer, versionReport{schemaVersion, "iscsimp", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH}, false)
 			}
 			_, err := fmt.Fprintf(c.App.Writer, "iscsimp %s (%s %s/%s)\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
