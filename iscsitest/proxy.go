@@ -277,21 +277,33 @@ func (p *FaultProxy) DialContext(context.Context, string, string) (net.Conn, err
 // ServeConn passes on a connection of an initiator. The proxy owns it from now
 // on if the error is nil.
 func (p *FaultProxy) ServeConn(client net.Conn) error {
+	p.mu.Lock()
+	open := p.lockedOpen()
+	p.mu.Unlock()
+	if !open {
+		return errPathCut
+	}
 	server, err := p.cfg.Dial()
 	if err != nil {
 		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || p.mode == ModeCut || p.mode == ModeRefuse {
+	if !p.lockedOpen() { // changed meanwhile
 		closeHard(server)
-		return net.ErrClosed
+		return errPathCut
 	}
 	c := newProxyConn(p, p.next, client, server)
 	p.next++
 	p.conns[c] = true
 	p.wg.Go(c.run)
 	return nil
+}
+
+var errPathCut = errors.New("iscsitest: the path is cut")
+
+func (p *FaultProxy) lockedOpen() bool {
+	return !p.closed && p.mode != ModeCut && p.mode != ModeRefuse
 }
 
 // closeHard closes with RST where it is TCP.
