@@ -32,7 +32,7 @@ func (s *session) nopOut(r *request) {
 	}
 	o := &outPDU{data: slices.Clone(r.data[:min(len(r.data), int(s.neg.SendMRDSL))])}
 	(&pdu.NOPIn{ITT: v.ITT(), TTT: pdu.ReservedTag}).AppendTo(o.bhs[:0])
-	c.send(o)
+	c.reply(o)
 }
 
 // logout ends the session or connection (§11.14). It returns false: the
@@ -45,7 +45,7 @@ func (s *session) logout(r *request) bool {
 			Response: res, ITT: v.ITT(),
 			Time2Wait: uint16(s.neg.DefaultTime2Wait), Time2Retain: uint16(s.neg.DefaultTime2Retain),
 		}).AppendTo(o.bhs[:0])
-		c.send(o)
+		c.reply(o)
 	}
 	switch v.Reason() {
 	case pdu.LogoutCloseSession:
@@ -105,7 +105,7 @@ func (s *session) text(r *request) {
 	if v.Continue() {
 		o := &outPDU{}
 		(&pdu.TextResponse{ITT: v.ITT(), TTT: x.ttt}).AppendTo(o.bhs[:0])
-		c.send(o)
+		c.reply(o)
 		return
 	}
 	keys, err := parseKeys(x.in)
@@ -159,7 +159,7 @@ func (s *session) sendText(c *conn, v pdu.TextView, x *textExchange) {
 	}
 	o := &outPDU{data: part}
 	res.AppendTo(o.bhs[:0])
-	c.send(o)
+	c.reply(o)
 }
 
 // textKeys answers the keys of a Text Request.

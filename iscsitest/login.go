@@ -227,7 +227,7 @@ func (l *loginState) identify(keys []KeyValue) (status pdu.LoginStatus, why stri
 			return pdu.LoginNotFound, "no target " + l.target, nil
 		}
 	}
-	if r := l.c.portal.cfg.Redirect; r != nil && !l.discovery {
+	if r := l.c.t.redirect(l.c.portal); r != nil && !l.discovery {
 		status = pdu.LoginMovedTemporarily
 		if r.Permanent {
 			status = pdu.LoginMovedPermanently

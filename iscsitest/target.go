@@ -63,6 +63,8 @@ type portal struct {
 	addr  string // listened on; kept over StopPortal so that StartPortal finds it again
 	ln    net.Listener
 	up    bool
+
+	redirect *Redirect // guarded by Target.mu
 }
 
 // NewTarget starts a target. The caller must Close it. A target that is to run
@@ -90,15 +92,16 @@ func NewTarget(cfg Config) (*Target, error) {
 		if addr == "-" { // an address nobody listens on (RFC 5737)
 			addr = fmt.Sprintf("192.0.2.%d:3260", i+1)
 		}
-		t.portals = append(t.portals, &portal{index: i, cfg: p, addr: addr})
+		t.portals = append(t.portals, &portal{index: i, cfg: p, addr: addr, redirect: p.Redirect})
 	}
 	for i, p := range cfg.Portals {
-		if p.Down {
-			continue
-		}
+		// A portal that is down is started too, for its port number.
 		if err := t.StartPortal(i); err != nil {
 			t.Close()
 			return nil, err
+		}
+		if p.Down {
+			t.StopPortal(i)
 		}
 	}
 	return t, nil
@@ -125,7 +128,8 @@ func (t *Target) buildNodes() error {
 }
 
 // Close ends all sessions at once, without a word to the initiators, and waits
-// until every goroutine of the target has ended. Held commands are forgotten.
+// until every goroutine of the target has ended, and so for a Medium that is
+// just reading or writing. Held commands are forgotten.
 func (t *Target) Close() {
 	t.mu.Lock()
 	if !t.closed {
@@ -204,6 +208,20 @@ func (t *Target) StopPortal(i int) {
 	}
 }
 
+// SetRedirect makes a portal answer logins of normal sessions with "moved", or
+// serve them again (nil).
+func (t *Target) SetRedirect(i int, r *Redirect) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.portals[i].redirect = r
+}
+
+func (t *Target) redirect(p *portal) *Redirect {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return p.redirect
+}
+
 func (t *Target) lockedStop(p *portal) {
 	p.up = false
 	if p.ln != nil {
@@ -272,8 +290,9 @@ func (t *Target) ServeConn(nc net.Conn, portal int) error {
 }
 
 // Inject adds a rule: actions for the PDUs that when picks. Requests are shown
-// to predicates when they arrive; answers when they are about to be sent, a
-// command's Data-In PDUs and status as one event with the header of the last.
+// to predicates when they arrive; responses (but not R2T, Reject, and those of
+// the login) when they are about to be sent, a command's Data-In PDUs and status
+// as one event with the header of the last.
 func (t *Target) Inject(when Predicate, actions ...Action) *Injection {
 	return t.rules.add(when, actions)
 }

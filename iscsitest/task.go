@@ -297,12 +297,7 @@ func (s *session) finish(t *task, res result) {
 		s.answer(t, out)
 		return
 	}
-	last := out[len(out)-1]
-	e := &Event{
-		Dir: FromTarget, Portal: t.c.portal.index, Conn: t.c.number, TSIH: s.tsih,
-		BHS: last.bhs[:], Data: last.data, Index: int(t.c.outIndex.Load()), Command: &t.cmd,
-	}
-	a := merge(s.t.rules.match(e))
+	a := t.c.responseAction(out[len(out)-1], &t.cmd)
 	switch a.terminal {
 	case actClose, actReset:
 		t.c.abort(a.terminal == actReset)
@@ -319,6 +314,38 @@ func (s *session) finish(t *task, res result) {
 			s.answer(t, out)
 		}
 	})
+}
+
+// responseAction is what the rules say about a response.
+func (c *conn) responseAction(o *outPDU, cmd *Command) Action {
+	e := &Event{
+		Dir: FromTarget, Portal: c.portal.index, Conn: c.number, TSIH: c.sess.tsih,
+		BHS: o.bhs[:], Data: o.data, Index: int(c.outIndex.Load()), Command: cmd,
+	}
+	return merge(c.t.rules.match(e))
+}
+
+// reply sends the response to a request that is no SCSI command, as the rules
+// have it.
+func (c *conn) reply(o *outPDU) {
+	if !c.t.rules.any() {
+		c.send(o)
+		return
+	}
+	a := c.responseAction(o, nil)
+	switch {
+	case a.terminal == actClose, a.terminal == actReset:
+		c.abort(a.terminal == actReset)
+	case a.terminal == actDrop:
+	case a.delay > 0 || a.hang != nil:
+		c.t.wg.Go(func() {
+			if c.pause(a) {
+				c.send(o)
+			}
+		})
+	default:
+		c.send(o)
+	}
 }
 
 // answer sends the answer of a task and forgets it. A task that was aborted

@@ -17,7 +17,7 @@ func (s *session) taskMgmt(r *request) {
 	respond := func(res pdu.TMResponse) {
 		o := &outPDU{}
 		(&pdu.TaskMgmtResponse{Response: res, ITT: v.ITT()}).AppendTo(o.bhs[:0])
-		c.send(o)
+		c.reply(o)
 	}
 	switch v.Function() {
 	case pdu.TMAbortTask:
