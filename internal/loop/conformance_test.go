@@ -296,6 +296,63 @@ func TestCloseDrains(t *testing.T) {
 	})
 }
 
+// A peer that wants to get rid of its own bytes before it reads ours can do so:
+// closing throws them away, also where reading was stopped before.
+func TestCloseDiscardsInput(t *testing.T) {
+	for name, stopped := range map[string]bool{"reading": false, "stopped": true} {
+		t.Run(name, func(t *testing.T) {
+			onDrivers(t, func(t *testing.T, l Loop) {
+				ours, peer := narrowPair(t)
+				want := pattern(tooMuch)
+				asked := make(chan struct{}, 1)
+				e := newEndpoint(t)
+				e.buffers = func() (direct, scratch []byte) {
+					select {
+					case asked <- struct{}{}:
+					default:
+					}
+					if stopped {
+						return nil, nil
+					}
+					return nil, e.scratch
+				}
+				e.attach(l, ours)
+				_, err := peer.Write([]byte("x"))
+				require.NoError(t, err)
+				await(t, asked, "the first byte")
+				do(t, l, func() { e.say(want); e.stream.Close(errTest) })
+				_, err = peer.Write(make([]byte, tooMuch))
+				require.NoError(t, err)
+				got, err := io.ReadAll(peer)
+				require.NoError(t, err)
+				assertSame(t, want, got)
+				require.NoError(t, peer.Close())
+				assert.Equal(t, errTest, e.outcome())
+				assert.LessOrEqual(t, len(e.received), 1, "reading stops at once")
+			})
+		})
+	}
+}
+
+// A peer that has half-closed while we are closing may still read our output.
+func TestCloseDrainsToHalfClosedPeer(t *testing.T) {
+	onDrivers(t, func(t *testing.T, l Loop) {
+		ours, peer := narrowPair(t)
+		want := pattern(tooMuch)
+		e := newEndpoint(t)
+		e.attach(l, ours)
+		do(t, l, func() { e.say(want); e.stream.Close(errTest) })
+		first := make([]byte, 1000)
+		_, err := io.ReadFull(peer, first)
+		require.NoError(t, err)
+		require.NoError(t, peer.CloseWrite())
+		rest, err := io.ReadAll(peer)
+		require.NoError(t, err)
+		assertSame(t, want, append(first, rest...))
+		assert.Equal(t, errTest, e.outcome())
+	})
+}
+
 func TestCloseWithNothingToSend(t *testing.T) {
 	onDrivers(t, func(t *testing.T, l Loop) {
 		ours, peer := pair(t)
@@ -364,6 +421,12 @@ func TestFullSocketGoesOnWhenPeerReads(t *testing.T) {
 		ours, peer := narrowPair(t)
 		want := pattern(tooMuch)
 		e := newEndpoint(t)
+		gone := make(chan struct{})
+		e.onWrite = func(int) {
+			if e.unsent == 0 {
+				close(gone)
+			}
+		}
 		e.attach(l, ours)
 		do(t, l, func() {
 			for _, chunk := range chunks(want) {
@@ -385,7 +448,7 @@ func TestFullSocketGoesOnWhenPeerReads(t *testing.T) {
 		_, err := io.ReadFull(peer, got)
 		require.NoError(t, err)
 		assertSame(t, want, got)
-		do(t, l, func() { assert.Zero(t, e.unsent) })
+		await(t, gone, "the last DidWrite") // the portable writer reports a moment later
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -49,6 +50,7 @@ type connStream struct {
 	stopped  bool          // the handler wants nothing for now; pending waits
 	resumed  bool          // it wants more again
 	readDone bool          // the reader has left
+	eofHeld  bool          // it met io.EOF, which the writer may know better
 
 	offer    [connIOV][]byte
 	out      net.Buffers // the writer's, from an order until written
@@ -264,6 +266,10 @@ func (s *connStream) readEnded() {
 	switch {
 	case s.closing && orderly && !s.shut:
 		// It may still read what we have.
+	case orderly && s.writing && s.conn.SetWriteDeadline(time.Now().Add(salvageTime)) == nil:
+		// A socket tells of a reset only once, and where the writer has got the
+		// news the reader sees an end that looks orderly: ask the writer first.
+		s.eofHeld = true
 	case orderly:
 		s.end(io.EOF, false)
 	default:
@@ -332,6 +338,8 @@ func (s *connStream) onWritten() {
 	}
 	switch {
 	case s.dead:
+	case s.eofHeld && !s.closing && !errors.Is(s.outErr, syscall.ECONNRESET):
+		s.end(io.EOF, false)
 	case s.outErr != nil:
 		s.writeFailed(s.outErr)
 	default:
@@ -344,7 +352,8 @@ func (s *connStream) onWritten() {
 func (s *connStream) writeFailed(err error) {
 	s.because(err)
 	s.writeErr = err
-	if s.closing || s.stopped || s.conn.SetReadDeadline(time.Now().Add(salvageTime)) != nil {
+	allRead := s.readDone && len(s.pending) == 0
+	if s.closing || s.stopped || allRead || s.conn.SetReadDeadline(time.Now().Add(salvageTime)) != nil {
 		s.end(err, false)
 	}
 }

@@ -128,8 +128,8 @@ type Loop interface {
 	// does not run. Only on the loop.
 	StopTimer(t *Timer)
 	// Close ends the loop: posted work that was accepted still runs, every
-	// stream is aborted and gets Closed(ErrClosed), armed timers are dropped,
-	// then goroutines end. It waits for that. Idempotent. Any goroutine, but
+	// stream is aborted and gets Closed(ErrClosed), timers are dropped and no
+	// longer armed, then goroutines end. It waits for that. Idempotent. Any goroutine, but
 	// never on the loop: it would wait for itself.
 	Close()
 	// Done is closed when the loop has ended.

@@ -48,7 +48,11 @@ func (p *portable) Post(fn func()) bool { return p.inbox.post(&Task{Run: fn}) }
 func (p *portable) PostTask(t *Task) bool { return p.inbox.post(t) }
 
 // SetTimer implements Loop.
-func (p *portable) SetTimer(t *Timer, when int64) { p.timers.set(t, when, p.Now()) }
+func (p *portable) SetTimer(t *Timer, when int64) {
+	if !p.closing {
+		p.timers.set(t, when, p.Now())
+	}
+}
 
 // StopTimer implements Loop.
 func (p *portable) StopTimer(t *Timer) { p.timers.stop(t) }

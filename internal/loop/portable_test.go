@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -185,6 +186,122 @@ func TestWriteErrorEndsTheStream(t *testing.T) {
 			})
 		})
 	}
+}
+
+// lateWriter still looks at the bytes for a while after it was closed.
+type lateWriter struct {
+	net.Conn
+	closed chan struct{}
+	left   bool
+}
+
+func (c *lateWriter) Write([]byte) (int, error) {
+	<-c.closed
+	time.Sleep(time.Minute)
+	c.left = true
+	return 0, net.ErrClosed
+}
+
+func (c *lateWriter) Close() error {
+	close(c.closed)
+	return c.Conn.Close()
+}
+
+// After Closed nobody touches the handler's buffers any more.
+func TestClosedWaitsForTheGoroutines(t *testing.T) {
+	inBubble(t, func(t *testing.T, l Loop, ours, _ net.Conn) {
+		c := &lateWriter{Conn: ours, closed: make(chan struct{})}
+		e := newEndpoint(t)
+		e.onClosed = func(error) { assert.True(t, c.left, "the writer still holds a buffer") }
+		e.attach(l, c)
+		do(t, l, func() { e.say(pattern(10)) })
+		synctest.Wait()
+		begin := time.Now()
+		do(t, l, func() {
+			e.stream.Abort(errTest)
+			l.SetTimer(&Timer{Fn: func() { e.stream.Flush() }}, l.Now()) // the loop is not held up
+		})
+		l.Close()
+		assert.Equal(t, errTest, <-e.closed)
+		assert.Equal(t, time.Minute, time.Since(begin))
+	})
+}
+
+// Timers armed while the loop ends never run, however long the end takes.
+func TestNoTimersWhileClosing(t *testing.T) {
+	inBubble(t, func(t *testing.T, l Loop, ours, peer net.Conn) {
+		late := newEndpoint(t)
+		late.attach(l, &lateWriter{Conn: ours, closed: make(chan struct{})})
+		e := newEndpoint(t)
+		e.onClosed = func(error) {
+			l.SetTimer(&Timer{Fn: func() { t.Error("ran after Close") }}, 0)
+		}
+		e.attach(l, peer)
+		do(t, l, func() { late.say(pattern(10)) })
+		synctest.Wait()
+		l.Close()
+		assert.Equal(t, ErrClosed, <-e.closed)
+		assert.Equal(t, ErrClosed, <-late.closed)
+	})
+}
+
+// endedConn reaches the end of its input after half a second; writing is stuck
+// until the deadline, or fails a moment later.
+type endedConn struct {
+	net.Conn
+	writeErr error
+}
+
+func (c endedConn) Read([]byte) (int, error) {
+	time.Sleep(drainTime / 2)
+	return 0, io.EOF
+}
+
+func (c endedConn) Write(b []byte) (int, error) {
+	if c.writeErr == nil {
+		return c.Conn.Write(b)
+	}
+	time.Sleep(drainTime/2 + time.Millisecond)
+	return 0, c.writeErr
+}
+
+// The writer's news of a reset counts even if the reader's end comes first.
+func TestEndOfInputWhileWriting(t *testing.T) {
+	cases := map[string]struct {
+		writeErr, want error
+		took           time.Duration
+	}{
+		"stuck":  {nil, io.EOF, drainTime/2 + salvageTime},
+		"reset":  {syscall.ECONNRESET, syscall.ECONNRESET, drainTime/2 + time.Millisecond},
+		"closed": {syscall.EPIPE, io.EOF, drainTime/2 + time.Millisecond},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, l Loop, ours, _ net.Conn) {
+				e := newEndpoint(t)
+				begin := time.Now()
+				e.attach(l, endedConn{ours, c.writeErr})
+				do(t, l, func() { e.say(pattern(10)) })
+				assert.Equal(t, c.want, e.outcome())
+				assert.Equal(t, c.took, time.Since(begin))
+			})
+		})
+	}
+}
+
+// A peer that has half-closed has the whole second to take our last bytes.
+func TestSlowHalfClosedPeerGetsAll(t *testing.T) {
+	inBubble(t, func(t *testing.T, l Loop, ours, peer net.Conn) {
+		e := newEndpoint(t)
+		e.attach(l, endedConn{ours, nil})
+		want := pattern(10)
+		do(t, l, func() { e.say(want); e.stream.Close(errTest) })
+		time.Sleep(drainTime - time.Millisecond)
+		got, err := io.ReadAll(peer)
+		require.NoError(t, err)
+		assertSame(t, want, got)
+		assert.Equal(t, errTest, e.outcome())
+	})
 }
 
 // shortWriter breaks the rule that a short write has an error.

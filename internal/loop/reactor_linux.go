@@ -100,7 +100,11 @@ func (r *reactor) Post(fn func()) bool { return r.inbox.post(&Task{Run: fn}) }
 func (r *reactor) PostTask(t *Task) bool { return r.inbox.post(t) }
 
 // SetTimer implements Loop.
-func (r *reactor) SetTimer(t *Timer, when int64) { r.timers.set(t, when, r.now) }
+func (r *reactor) SetTimer(t *Timer, when int64) {
+	if !r.closing {
+		r.timers.set(t, when, r.now)
+	}
+}
 
 // StopTimer implements Loop.
 func (r *reactor) StopTimer(t *Timer) { r.timers.stop(t) }
@@ -149,10 +153,10 @@ func (r *reactor) shutDown() {
 			slot.stream.end(ErrClosed, true)
 		}
 	}
+	r.timers.clear()
 	for !r.agenda.empty() {
 		r.agenda.run(r.tickFn)
 	}
-	r.timers.clear()
 }
 
 // release gives back what the reactor holds. It also runs when a callback

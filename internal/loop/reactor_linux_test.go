@@ -280,6 +280,45 @@ func TestReactorResumeOnDeadConnection(t *testing.T) {
 	assert.Equal(t, "last words", string(e.received))
 }
 
+// A connection that epoll calls broken although there is nothing to read must
+// come to an end, not be reported again and again.
+func TestReactorBrokenWithNothingToRead(t *testing.T) {
+	cases := map[string]struct {
+		reset  bool
+		events uint32
+		want   error
+	}{
+		"error in the socket": {true, unix.EPOLLERR, syscall.ECONNRESET},
+		"hang-up without one": {false, unix.EPOLLHUP, io.EOF},
+		"false alarm":         {false, unix.EPOLLERR, errTest},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			l := openReactor(t)
+			ours, peer := pair(t)
+			e := newEndpoint(t)
+			e.attach(l, ours)
+			do(t, l, func() {
+				if c.reset {
+					assert.NoError(t, peer.SetLinger(0))
+					assert.NoError(t, peer.Close())
+				}
+				e.stream.(*sockStream).checkBroken(c.events)
+				e.stream.Abort(errTest)
+			})
+			assert.ErrorIs(t, e.outcome(), c.want)
+		})
+	}
+	t.Run("found while reading", func(t *testing.T) {
+		l := openReactor(t)
+		ours, _ := pair(t)
+		e := newEndpoint(t)
+		e.attach(l, ours)
+		do(t, l, func() { e.stream.(*sockStream).ready(unix.EPOLLHUP) })
+		assert.Equal(t, io.EOF, e.outcome())
+	})
+}
+
 // A handler that offers more slices than asked for loses nothing.
 func TestReactorTooManySlices(t *testing.T) {
 	l := openReactor(t)
