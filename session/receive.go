@@ -104,8 +104,7 @@ func (c *conn) dataInDone(t *task, v pdu.DataInView) error {
 		cmd.Underflow, cmd.Overflow = v.Underflow(), v.Overflow()
 		cmd.Residual = v.ResidualCount()
 	}
-	c.finish(t)
-	return nil
+	return c.answered(t)
 }
 
 // scsiResponse completes a command (RFC 7143 §11.4).
@@ -125,6 +124,16 @@ func (c *conn) scsiResponse(v pdu.SCSIResponseView, data []byte) error {
 		cmd.Underflow, cmd.Overflow = v.Underflow(), v.Overflow()
 		cmd.Residual = v.ResidualCount()
 		cmd.Sense = senseOf(data)
+	}
+	return c.answered(t)
+}
+
+// answered ends a task with the target's status. Good status for a write whose
+// data the target never fetched is a lie that would lose the data.
+func (c *conn) answered(t *task) error {
+	if cmd := t.cmd; t.write && t.next < t.length && cmd != nil &&
+		cmd.Err == nil && cmd.Status == scsi.Good && !cmd.Underflow {
+		return c.protocolErr("GOOD status for a write of %d bytes of which only %d were asked for", t.length, t.next)
 	}
 	c.finish(t)
 	return nil

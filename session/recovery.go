@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/iscsimp/iscsimp/internal/loop"
+	"github.com/iscsimp/iscsimp/scsi"
 )
 
 // dial begins a login attempt.
@@ -169,10 +170,14 @@ func (s *Session) failTasks(c *conn, reason *Error) {
 			continue
 		}
 		cmd.slot = 0
-		if !waiting { // else the target's answer is there already
-			if cmd.Err = &unsent; left {
-				cmd.Err = &sent
-			}
+		switch {
+		case waiting && (cmd.Err != nil || cmd.Status != scsi.Good):
+			// The target's answer is there already.
+		case waiting || left:
+			// A good status for data that was still in the send queue is none.
+			cmd.Err = &sent
+		default:
+			cmd.Err = &unsent
 		}
 		cmd.Owner.CommandDone(cmd)
 	}

@@ -104,10 +104,11 @@ func (c *conn) r2t(v pdu.R2TView) error {
 		return c.protocolErr("R2T number %d of task %08x, expected %d", v.R2TSN(), v.ITT(), t.r2tSN)
 	case n == 0 || uint64(off)+uint64(n) > uint64(t.length):
 		return c.protocolErr("R2T for bytes %d+%d of a write of %d bytes", off, n, t.length)
-	case off < t.next:
-		// Only recovery may ask for data twice (§11.8, DataSequenceInOrder=Yes),
-		// and without this a peer could make us queue a write over and over.
-		return c.protocolErr("R2T for bytes %d+%d of task %08x, which were sent up to %d", off, n, v.ITT(), t.next)
+	case off != t.next:
+		// With DataSequenceInOrder=Yes, R2Ts follow one another without gap or
+		// overlap (§11.8; recovery R2Ts are for other levels). So what was asked
+		// for is known by one number, and no write is queued over and over.
+		return c.protocolErr("R2T for bytes %d+%d of task %08x, expected %d", off, n, v.ITT(), t.next)
 	case v.TTT() == pdu.ReservedTag:
 		return c.protocolErr("R2T for task %08x without a target transfer tag", v.ITT())
 	}

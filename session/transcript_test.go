@@ -160,6 +160,8 @@ func (w *world) step(t *testing.T, c transcript.Cmd) string {
 	switch c.Name {
 	case "config":
 		w.configure(c)
+	case "up":
+		w.quickLogin(c)
 	case "start":
 		w.s.Start()
 	case "connected":
@@ -223,6 +225,36 @@ func (w *world) configure(c transcript.Cmd) {
 	s, err := New(cfg, w, w)
 	require.NoError(w.t, err)
 	w.s, w.cmds = s, map[string]*Command{}
+}
+
+// quickLogin is a whole login in one command, of which only the outcome is shown.
+// The lines that follow it are keys of the target's last response.
+func (w *world) quickLogin(c transcript.Cmd) {
+	switch {
+	case w.s == nil || w.s.State() == StateClosed:
+		w.configure(c)
+		w.s.Start()
+	case w.s.State() == StateRecovering:
+		w.now = max(w.now, w.timer)
+		w.s.Tick()
+	}
+	w.s.Connected(w)
+	recv := transcript.Cmd{
+		Name: "recv", Flags: []string{"login", "T"}, Pos: c.Pos,
+		Args:  map[string]string{"csg": "0", "nsg": "1", "statsn": "100"},
+		Input: []string{"TargetPortalGroupTag=1", "AuthMethod=None"},
+	}
+	w.feed(w.build(recv), 1<<20)
+	w.drainOutput()
+	w.lines = w.lines[:0]
+	recv.Args = map[string]string{"csg": "1", "nsg": "3", "statsn": "101", "tsih": "7", "max": "32"}
+	for _, k := range []string{"tsih", "max"} {
+		if v, ok := c.Args[k]; ok {
+			recv.Args[k] = v
+		}
+	}
+	recv.Input = append([]string{"DefaultTime2Wait=0"}, c.Input...)
+	w.feed(w.build(recv), 1<<20)
 }
 
 // advance moves the clock, with the ticks that fall due on the way.
