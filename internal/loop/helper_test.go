@@ -115,7 +115,7 @@ func connect(tb testing.TB, network, address string) ends {
 	return ends{ours, peer}
 }
 
-// endpoint is a Handler whose behaviour tests compose. Without any hook it
+// endpoint is a Handler whose behavior tests compose. Without any hook it
 // reads everything and sends what is queued with say.
 type endpoint struct {
 	tb     testing.TB

@@ -74,7 +74,7 @@ type Handler interface {
 // but the addresses are no-ops after the stream was closed.
 type Stream interface {
 	// Flush asks for WriteBuffers to be called before the loop sleeps again.
-	// It never writes at once, so that neighbours leave in one system call.
+	// It never writes at once, so that neighbors leave in one system call.
 	// While the socket is full, that call waits until it takes bytes again.
 	Flush()
 	// ResumeReading undoes the stop that empty ReadBuffers caused.

@@ -198,10 +198,10 @@ func (r *reactor) poll() int {
 }
 
 func (r *reactor) waited(n int, err error) int {
-	switch err {
-	case nil:
+	switch {
+	case err == nil:
 		return n
-	case unix.EINTR:
+	case errors.Is(err, unix.EINTR):
 		return 0
 	}
 	// Someone closed a descriptor that is ours; nothing works from here on.
