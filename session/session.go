@@ -212,7 +212,7 @@ func (s *Session) Close() {
 	case StateLoggedIn:
 		s.to(evClose)
 		s.deadline = s.env.Now() + int64(s.cfg.LogoutTimeout)
-		if !s.conn.logoutSent { // the target may have asked for one before
+		if !s.conn.dead && !s.conn.logoutSent { // the target may have asked for one before
 			s.sendLogout()
 		}
 		s.rearm()

@@ -45,7 +45,7 @@ func (s *Session) SendTargets(done func([]TargetInfo, *Error)) {
 		}
 		done(targets, nil)
 	}
-	if s.state != StateLoggedIn || s.conn.dead || s.text != nil {
+	if s.state != StateLoggedIn || s.conn.dead || s.logoutAt != 0 || s.text != nil {
 		finish(nil, s.err(KindClosed, "the session is not ready for a text request"))
 		return
 	}

@@ -234,6 +234,8 @@ func (w *world) quickLogin(c transcript.Cmd) {
 	case w.s == nil || w.s.State() == StateClosed:
 		w.configure(c)
 		w.s.Start()
+	case w.s.State() == StateFree:
+		w.s.Start()
 	case w.s.State() == StateRecovering:
 		w.now = max(w.now, w.timer)
 		w.s.Tick()
