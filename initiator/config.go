@@ -111,8 +111,9 @@ type Config struct {
 	// Default: nothing is logged.
 	Logger *slog.Logger
 	// OnEvent is told what happens to the device and its paths, in order, from a
-	// goroutine of its own. If it falls behind by many events, some are left
-	// out; Snapshot always tells the whole. Default: nobody is told.
+	// goroutine of its own; Close waits for it to return, so it must not call
+	// Close. If it falls behind by many events, some are left out; Snapshot
+	// always tells the whole. Default: nobody is told.
 	OnEvent func(Event)
 	// Trace is told about every PDU header sent and received. Default: nobody is.
 	Trace TraceFunc

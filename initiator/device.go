@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/iscsimp/iscsimp/internal/asynclog"
 	"github.com/iscsimp/iscsimp/internal/block"
 	"github.com/iscsimp/iscsimp/internal/loop"
 	"github.com/iscsimp/iscsimp/mpio"
@@ -25,7 +26,7 @@ type Device struct {
 	events  *eventQueue
 
 	// What goes on besides the loop: looking for paths.
-	background context.Context //nolint:containedctx // it ends with the device
+	background context.Context
 	cancel     context.CancelFunc
 	helpers    sync.WaitGroup
 	// Used by findPaths and then by one helper only.
@@ -39,7 +40,7 @@ type Device struct {
 // newDevice makes a device without paths.
 func newDevice(cfg Config) (*Device, error) {
 	d := &Device{cfg: cfg, haveAddress: make(map[string]bool), closed: make(chan struct{})}
-	d.log, d.stopLog = asyncLogger(cfg.Logger)
+	d.log, d.stopLog = asynclog.New(cfg.Logger)
 	d.cfg.Logger = d.log
 	d.events = newEventQueue(cfg.OnEvent)
 	d.starter = newStarter(cfg)
@@ -59,7 +60,7 @@ func newDevice(cfg Config) (*Device, error) {
 		NewSession:     d.newSession,
 		OnEvent:        d.onEvent,
 		Logger:         d.log.With("device", cfg.Name),
-		Seed:           uint64(time.Now().UnixNano()) | 1, //nolint:gosec // any number will do
+		Seed:           uint64(time.Now().UnixNano()) | 1,
 	}, d.loop)
 	if err != nil {
 		d.release()

@@ -3,6 +3,7 @@ package initiator
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/iscsimp/iscsimp/internal/asynclog"
 	"github.com/iscsimp/iscsimp/internal/loop"
 	"github.com/iscsimp/iscsimp/session"
 )
@@ -87,7 +89,7 @@ func Discover(ctx context.Context, cfg DiscoverConfig) (DiscoverResult, error) {
 	}
 	l := newLoop(cfg.Portable)
 	defer l.Close()
-	logger, stop := asyncLogger(cfg.Logger)
+	logger, stop := asynclog.New(cfg.Logger)
 	defer stop()
 	cfg.Logger = logger
 	result := DiscoverResult{Portals: make([]PortalReport, len(cfg.Portals))}
@@ -111,7 +113,9 @@ func (r DiscoverResult) verdict() error {
 		if p.Err == nil {
 			return nil
 		}
-		failed = append(failed, p.Err.(PortalError)) //nolint:errorlint,forcetypeassert // made by ask
+		if err, ok := errors.AsType[PortalError](p.Err); ok { // as it always is
+			failed = append(failed, err)
+		}
 	}
 	return &Error{
 		Kind:    worstKind(failed),

@@ -46,7 +46,7 @@ func (w *waiter) release() {
 // do runs one request and waits for its end. Only requests without Data may be
 // left behind when ctx ends: a buffer belongs to the device until it is done.
 func (d *Device) do(ctx context.Context, r Request) error {
-	w := waiters.Get().(*waiter) //nolint:forcetypeassert // the pool holds nothing else
+	w := waiters.Get().(*waiter)
 	r.Owner = w
 	w.req = r
 	d.queue.push(&w.req)
@@ -76,7 +76,7 @@ func (d *Device) do(ctx context.Context, r Request) error {
 // device it returns what there is, and io.EOF. It waits as long as
 // Config.NoPathTimeout lets it. Concurrent calls are welcome.
 func (d *Device) ReadAt(p []byte, off int64) (int, error) {
-	size := int64(d.Size()) //nolint:gosec // checked to fit by Open
+	size := int64(d.Size())
 	if off < 0 {
 		return 0, fmt.Errorf("read at %d: %w", off, ErrRange)
 	}

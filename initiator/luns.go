@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/iscsimp/iscsimp/internal/asynclog"
 	"github.com/iscsimp/iscsimp/internal/loop"
 	"github.com/iscsimp/iscsimp/scsi"
 	"github.com/iscsimp/iscsimp/session"
@@ -74,7 +75,7 @@ func Luns(ctx context.Context, target string, cfg DiscoverConfig) (LunsResult, e
 	}
 	l := newLoop(cfg.Portable)
 	defer l.Close()
-	logger, stop := asyncLogger(cfg.Logger)
+	logger, stop := asynclog.New(cfg.Logger)
 	defer stop()
 	cfg.Logger = logger
 	result := LunsResult{Portals: make([]PortalReport, len(cfg.Portals))}

@@ -2,6 +2,7 @@ package initiator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -272,7 +273,7 @@ func (s *starter) event(e Event) {
 	case mpio.PathUp:
 		p.up, p.final, p.checked = true, false, false
 	case mpio.PathQuarantined, mpio.PathDown:
-		if _, ok := e.Err.(*session.Error); ok { //nolint:errorlint // as it is, not what it wraps
+		if err, ok := errors.AsType[*session.Error](e.Err); ok && err.Kind != session.KindResponse {
 			return
 		}
 		p.up, p.final, p.checked, p.err = false, true, true, eventErr(e)
@@ -325,7 +326,7 @@ func (s *starter) tell(err error) {
 }
 
 // failure says why the device cannot be had.
-func (s *starter) failure() error {
+func (s *starter) failure() *Error {
 	e := &Error{Msg: "no path to the LUN came up", Hint: "`iscsimp doctor -p PORTAL` looks into it"}
 	up := 0
 	for _, p := range s.paths {
@@ -353,9 +354,8 @@ func (s *starter) failure() error {
 // gaveUp is failure for when time ran out or the caller lost patience.
 func (d *Device) gaveUp(cause error) error {
 	var e *Error
-	d.onLoop(func() { e, _ = d.starter.failure().(*Error) }) //nolint:errorlint // made there
-	if e == nil {
-		return &Error{Kind: KindTimeout, Msg: "opening the device", Err: cause}
+	if !d.onLoop(func() { e = d.starter.failure() }) {
+		return &Error{Kind: KindOf(cause), Msg: "opening the device", Err: cause}
 	}
 	e.Err = cause
 	if kind := KindOf(cause); kind == KindTimeout {

@@ -89,59 +89,76 @@ func TestOpenDoesNotWaitForADeadPortal(t *testing.T) {
 	})
 }
 
+// openCase prepares an Open that fails.
+type openCase func(t *testing.T) initiator.Config
+
+// refusedWith is a target whose two portals refuse every login.
+func refusedWith(status pdu.LoginStatus) openCase {
+	return func(t *testing.T) initiator.Config {
+		tgt := target(t, iscsitest.Config{Portals: portals(2)})
+		tgt.Inject(iscsitest.Op(pdu.OpLogin), iscsitest.FailLogin(status))
+		return config(tgt, 0, 1)
+	}
+}
+
+// lun is a target with this LUN only, or none, behind two portals.
+func lun(luns ...iscsitest.LUN) openCase {
+	return func(t *testing.T) initiator.Config {
+		return config(target(t, iscsitest.Config{Portals: portals(2), LUNs: append([]iscsitest.LUN{}, luns...)}), 0, 1)
+	}
+}
+
+func nobodyListens(t *testing.T) initiator.Config {
+	cfg := config(target(t, iscsitest.Config{}))
+	cfg.Portals = []string{closedPort(t), closedPort(t)}
+	return cfg
+}
+
+// greetedWith is a port where something else speaks.
+func greetedWith(greeting string) openCase {
+	return func(t *testing.T) initiator.Config {
+		cfg := config(target(t, iscsitest.Config{}))
+		cfg.LoginTimeout = 200 * time.Millisecond
+		cfg.Portals = []string{server(t, func(c net.Conn) {
+			_, _ = io.WriteString(c, greeting)
+			_, _ = io.Copy(io.Discard, c)
+		})}
+		return cfg
+	}
+}
+
+func noSuchTarget(t *testing.T) initiator.Config {
+	cfg := config(target(t, iscsitest.Config{}))
+	cfg.Target = "iqn.2026-01.test:other"
+	return cfg
+}
+
+// failingUnit answers, but no command that asks what it is.
+func failingUnit(t *testing.T) initiator.Config {
+	tgt := target(t, iscsitest.Config{})
+	tgt.Inject(iscsitest.SCSI(scsi.OpInquiry), iscsitest.FailSense(scsi.KeyHardwareError, scsi.ASCInternalTargetFailure))
+	return config(tgt)
+}
+
 func TestOpenFailures(t *testing.T) {
-	refuse := func(status pdu.LoginStatus) func(t *testing.T) initiator.Config {
-		return func(t *testing.T) initiator.Config {
-			tgt := target(t, iscsitest.Config{Portals: portals(2)})
-			tgt.Inject(iscsitest.Func("logins to a target", func(e *iscsitest.Event) bool {
-				return e.Opcode() == pdu.OpLogin
-			}), iscsitest.FailLogin(status))
-			return config(tgt, 0, 1)
-		}
-	}
-	lun := func(l iscsitest.LUN) func(t *testing.T) initiator.Config {
-		return func(t *testing.T) initiator.Config {
-			return config(target(t, iscsitest.Config{Portals: portals(2), LUNs: []iscsitest.LUN{l}}), 0, 1)
-		}
-	}
+	const http = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
 	for name, c := range map[string]struct {
-		cfg  func(t *testing.T) initiator.Config
+		cfg  openCase
 		kind initiator.ErrorKind
 		says string
 	}{
-		"nobody listens": {func(t *testing.T) initiator.Config {
-			cfg := config(target(t, iscsitest.Config{}))
-			cfg.Portals = []string{closedPort(t), closedPort(t)}
-			return cfg
-		}, initiator.KindConnect, "refused"},
-		"something else listens": {func(t *testing.T) initiator.Config {
-			cfg := config(target(t, iscsitest.Config{}))
-			cfg.Portals = []string{server(t, func(c net.Conn) {
-				_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n")
-				_, _ = io.Copy(io.Discard, c)
-			})}
-			return cfg
-		}, initiator.KindConnect, "protocol"},
-		"says nothing": {func(t *testing.T) initiator.Config {
-			cfg := config(target(t, iscsitest.Config{}))
-			cfg.Portals = []string{server(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })}
-			cfg.LoginTimeout = 200 * time.Millisecond
-			return cfg
-		}, initiator.KindTimeout, "no answer"},
-		"no such target": {func(t *testing.T) initiator.Config {
-			cfg := config(target(t, iscsitest.Config{}))
-			cfg.Target = "iqn.2026-01.test:other"
-			return cfg
-		}, initiator.KindLogin, "they list " + iscsitest.DefaultName},
-		"login refused":     {refuse(pdu.LoginOutOfResources), initiator.KindLogin, "0x0302"},
-		"not authorized":    {refuse(pdu.LoginForbidden), initiator.KindAuth, "0x0202"},
-		"not authenticated": {refuse(pdu.LoginAuthFailure), initiator.KindAuth, "0x0201"},
-		"no such LUN":       {lun(iscsitest.LUN{Number: 5}), initiator.KindNotFound, "no such LUN"},
-		"a controller":      {lun(iscsitest.LUN{DeviceType: scsi.TypeController}), initiator.KindUnusable, "controller"},
-		"a tape":            {lun(iscsitest.LUN{DeviceType: 1}), initiator.KindUnusable, "not a disk"},
-		"target without LUN": {func(t *testing.T) initiator.Config {
-			return config(target(t, iscsitest.Config{LUNs: []iscsitest.LUN{}}))
-		}, initiator.KindNotFound, "no such LUN"},
+		"nobody listens":         {nobodyListens, initiator.KindConnect, "refused"},
+		"something else listens": {greetedWith(http), initiator.KindConnect, "protocol"},
+		"says nothing":           {greetedWith(""), initiator.KindTimeout, "no answer"},
+		"no such target":         {noSuchTarget, initiator.KindLogin, "they list " + iscsitest.DefaultName},
+		"login refused":          {refusedWith(pdu.LoginOutOfResources), initiator.KindLogin, "0x0302"},
+		"not authorized":         {refusedWith(pdu.LoginForbidden), initiator.KindAuth, "0x0202"},
+		"not authenticated":      {refusedWith(pdu.LoginAuthFailure), initiator.KindAuth, "0x0201"},
+		"no such LUN":            {lun(iscsitest.LUN{Number: 5}), initiator.KindNotFound, "no such LUN"},
+		"target without LUN":     {lun(), initiator.KindNotFound, "no such LUN"},
+		"a controller":           {lun(iscsitest.LUN{DeviceType: scsi.TypeController}), initiator.KindUnusable, "controller"},
+		"a tape":                 {lun(iscsitest.LUN{DeviceType: 1}), initiator.KindUnusable, "not a disk"},
+		"a unit that fails":      {failingUnit, initiator.KindOther, "INQUIRY"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			leak.Check(t)

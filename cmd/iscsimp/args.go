@@ -10,7 +10,7 @@ import (
 // optionsFirst puts the options of a command line before its arguments, since
 // the library stops looking for options at the first argument, and people
 // write `login -p host TARGET --lun 1`. Options that stand before the command
-// are taken for the command's: `iscsimp --json ls`.
+// are taken for the command's: `iscsimp --json ls`. `help` is made an option.
 func optionsFirst(app *cli.App, args []string) ([]string, error) {
 	var any []cli.Flag
 	for _, c := range app.Commands {
@@ -20,12 +20,15 @@ func optionsFirst(app *cli.App, args []string) ([]string, error) {
 	if len(rest) == 0 {
 		return args, nil
 	}
+	if rest[0] == "help" { // `help COMMAND` is `COMMAND --help`
+		if rest = rest[1:]; len(rest) == 0 {
+			return []string{"--help"}, nil
+		}
+		lead = append(lead, "--help")
+	}
 	cmd := app.Command(rest[0])
 	if cmd == nil {
-		if rest[0] != "--" && !slices.ContainsFunc(lead, isHelp) {
-			return nil, usagef("there is no command %q; `iscsimp --help` lists them", rest[0])
-		}
-		return args, nil
+		return nil, usagef("there is no command %q; `iscsimp --help` lists them", rest[0])
 	}
 	out := append([]string{cmd.Name}, lead...)
 	var operands []string
@@ -62,8 +65,6 @@ func takeOptions(flags []cli.Flag, args []string) (options, rest []string) {
 }
 
 func isOption(s string) bool { return len(s) > 1 && s[0] == '-' && s != "--" }
-
-func isHelp(s string) bool { return s == "-h" || s == "--help" || s == "-help" }
 
 // wantsValue reports whether option takes the next word as its value.
 func wantsValue(flags []cli.Flag, option string) bool {

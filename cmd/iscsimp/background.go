@@ -41,7 +41,7 @@ func takeHandoff() *handoff {
 	if err != nil {
 		return nil
 	}
-	return &handoff{os.NewFile(uintptr(fd), "handoff")} //nolint:gosec // our own number
+	return &handoff{os.NewFile(uintptr(fd), "handoff")}
 }
 
 // send says m. Whoever started us may be gone already, which is no harm.

@@ -13,7 +13,7 @@ import (
 // ending says when a login is to end: soft is done when it shall drain and
 // leave, hard when it shall not wait for I/O any more.
 type ending struct {
-	soft, hard       context.Context //nolint:containedctx // they are what it is about
+	soft, hard       context.Context
 	endSoft, endHard context.CancelCauseFunc
 	log              *slog.Logger
 	signals          chan os.Signal

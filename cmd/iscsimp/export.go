@@ -65,7 +65,7 @@ func (e exportAddress) listen() (net.Listener, error) {
 // uri is what NBD clients take; l is the listener, which knows the port.
 func (e exportAddress) uri(l net.Listener) string {
 	if e.network == "unix" {
-		return "nbd+unix:///?socket=" + strings.ReplaceAll(url.QueryEscape(e.address), "%2F", "/")
+		return "nbd+unix:///?socket=" + strings.NewReplacer("%2F", "/", "+", "%20").Replace(url.QueryEscape(e.address))
 	}
 	return "nbd://" + l.Addr().String()
 }

@@ -58,7 +58,7 @@ type tracer struct {
 func openTrace(c *cli.Context) (*tracer, error) {
 	path := c.String(flagTrace)
 	if path == "" {
-		return nil, nil //nolint:nilnil // no trace is asked for
+		return nil, nil
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/iscsimp/iscsimp/initiator"
+	"github.com/iscsimp/iscsimp/internal/asynclog"
 	"github.com/iscsimp/iscsimp/nbd"
 )
 
@@ -43,10 +44,12 @@ func runLogin(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	logger, err := newLogger(c, c.App.ErrWriter)
+	stderr, err := newLogger(c, c.App.ErrWriter)
 	if err != nil {
 		return err
 	}
+	logger, stopLog := asynclog.New(stderr) // a stuck terminal must not keep a signal from being heard
+	defer stopLog()
 	if err := prepareRuntimeDir(dir); err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func self(ctx context.Context, args ...string) *exec.Cmd {
 // shortDir is a folder whose path leaves room for a socket.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "iscsimp-")
+	dir, err := os.MkdirTemp("", "iscsimp-") //nolint:usetesting // t.TempDir makes long names
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return dir
@@ -89,7 +89,7 @@ func loginArgs(tgt *iscsitest.Target, dir string, more ...string) []string {
 func login(t *testing.T, tgt *iscsitest.Target, more ...string) *program {
 	t.Helper()
 	p := &program{t: t, dir: shortDir(t), stderr: &lockedBuffer{}, ended: make(chan struct{})}
-	p.cmd = self(context.Background(), loginArgs(tgt, p.dir, more...)...)
+	p.cmd = self(t.Context(), loginArgs(tgt, p.dir, more...)...)
 	p.cmd.Stderr = p.stderr
 	out, err := p.cmd.StdoutPipe()
 	require.NoError(t, err)
@@ -196,7 +196,7 @@ func TestLoginOnTCPAndWithSeveralExports(t *testing.T) {
 	address, ok := strings.CutPrefix(p.ready.Exports[0], "nbd://")
 	require.True(t, ok)
 	greets(t, "tcp", address)
-	assert.Contains(t, p.ready.Exports[1], "my+socket")
+	assert.Contains(t, p.ready.Exports[1], "my%20socket")
 	greets(t, "unix", extra)
 	p.signal(syscall.SIGTERM)
 	assert.Zero(t, p.wait())
@@ -332,70 +332,80 @@ func TestLoginInTheBackground(t *testing.T) {
 	assert.Empty(t, tgt.Sessions())
 }
 
-func TestLoginFailures(t *testing.T) {
-	refuse := func(status pdu.LoginStatus) func(*testing.T) []string {
-		return func(t *testing.T) []string {
-			tgt := startTarget(t, iscsitest.Config{})
-			tgt.Inject(iscsitest.Op(pdu.OpLogin), iscsitest.FailLogin(status))
-			return []string{"-p", tgt.Addr(0), tgt.Name()}
-		}
+// loginCase says what stands on the command line of a login that fails.
+type loginCase func(*testing.T) []string
+
+// at is a login to a target of its own.
+func at(cfg iscsitest.Config, more ...string) loginCase {
+	return func(t *testing.T) []string {
+		tgt := startTarget(t, cfg)
+		return append([]string{"-p", tgt.Addr(0), tgt.Name()}, more...)
 	}
-	at := func(cfg iscsitest.Config, more ...string) func(*testing.T) []string {
-		return func(t *testing.T) []string {
-			tgt := startTarget(t, cfg)
-			return append([]string{"-p", tgt.Addr(0), tgt.Name()}, more...)
-		}
+}
+
+// refusedWith is a login that the target refuses.
+func refusedWith(status pdu.LoginStatus) loginCase {
+	return func(t *testing.T) []string {
+		tgt := startTarget(t, iscsitest.Config{})
+		tgt.Inject(iscsitest.Op(pdu.OpLogin), iscsitest.FailLogin(status))
+		return []string{"-p", tgt.Addr(0), tgt.Name()}
 	}
-	listener := func(greeting string) func(*testing.T) []string {
-		return func(t *testing.T) []string {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			require.NoError(t, err)
-			var conns []net.Conn
-			var mu sync.Mutex
-			t.Cleanup(func() {
-				l.Close()
-				mu.Lock()
-				defer mu.Unlock()
-				for _, c := range conns {
-					c.Close()
+}
+
+// greetedWith is a login at a port where something else speaks.
+func greetedWith(greeting string) loginCase {
+	return func(t *testing.T) []string {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		stop := make(chan struct{})
+		t.Cleanup(func() {
+			close(stop)
+			l.Close()
+		})
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
 				}
-			})
-			go func() {
-				for {
-					c, err := l.Accept()
-					if err != nil {
-						return
-					}
-					mu.Lock()
-					conns = append(conns, c)
-					mu.Unlock()
+				go func() {
+					defer c.Close()
 					_, _ = io.WriteString(c, greeting)
-				}
-			}()
-			return []string{"--login-timeout", "0.3", "-p", l.Addr().String(), iscsitest.DefaultName}
-		}
+					<-stop
+				}()
+			}
+		}()
+		return []string{"--login-timeout", "0.3", "-p", l.Addr().String(), iscsitest.DefaultName}
 	}
+}
+
+func otherTarget(t *testing.T) []string {
+	return []string{"-p", startTarget(t, iscsitest.Config{}).Addr(0), "iqn.2026-01.test:other"}
+}
+
+func fileInTheWay(t *testing.T) []string {
+	file := filepath.Join(shortDir(t), "f")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	return at(iscsitest.Config{}, "--export", "unix:"+file)(t)
+}
+
+func TestLoginFailures(t *testing.T) {
+	const mail = "220 mail.example.com ESMTP, who is there? Say HELO, and mind that this line is long enough\r\n"
 	for name, c := range map[string]struct {
-		args func(*testing.T) []string
+		args loginCase
 		code int
 		says string
 	}{
-		"nobody listens": {func(t *testing.T) []string { return []string{"-p", "127.0.0.1:1", iscsitest.DefaultName} }, exitConnect, "refused"},
-		"not iSCSI":      {listener("220 mail.example.com ESMTP, who is there? Say HELO, and mind that this line is long enough\r\n"), exitConnect, "protocol error"},
-		"silence":        {listener(""), exitTimeout, "no answer"},
-		"no such target": {func(t *testing.T) []string {
-			return []string{"-p", startTarget(t, iscsitest.Config{}).Addr(0), "iqn.2026-01.test:other"}
-		}, exitLogin, "they list"},
-		"refused":        {refuse(pdu.LoginServiceUnavailable), exitLogin, "0x0301"},
-		"not authorized": {refuse(pdu.LoginForbidden), exitAuth, "0x0202"},
-		"no such LUN":    {at(iscsitest.Config{}, "--lun", "7"), exitNothing, "iscsimp luns"},
-		"not a disk":     {at(iscsitest.Config{LUNs: []iscsitest.LUN{{DeviceType: 1}}}), exitError, "not a disk"},
-		"export taken":   {at(iscsitest.Config{}, "--export", "tcp:192.0.2.1:1"), exitError, "--export"},
-		"file in the way of the export": {func(t *testing.T) []string {
-			file := filepath.Join(shortDir(t), "f")
-			require.NoError(t, os.WriteFile(file, nil, 0o600))
-			return at(iscsitest.Config{}, "--export", "unix:"+file)(t)
-		}, exitError, "not a socket"},
+		"nobody listens":                {func(*testing.T) []string { return []string{"-p", "127.0.0.1:1", someIQN} }, exitConnect, "refused"},
+		"not iSCSI":                     {greetedWith(mail), exitConnect, "protocol error"},
+		"silence":                       {greetedWith(""), exitTimeout, "no answer"},
+		"no such target":                {otherTarget, exitLogin, "they list"},
+		"refused":                       {refusedWith(pdu.LoginServiceUnavailable), exitLogin, "0x0301"},
+		"not authorized":                {refusedWith(pdu.LoginForbidden), exitAuth, "0x0202"},
+		"no such LUN":                   {at(iscsitest.Config{}, "--lun", "7"), exitNothing, "iscsimp luns"},
+		"not a disk":                    {at(iscsitest.Config{LUNs: []iscsitest.LUN{{DeviceType: 1}}}), exitError, "not a disk"},
+		"bad export":                    {at(iscsitest.Config{}, "--export", "tcp:192.0.2.1:1"), exitError, "--export"},
+		"file in the way of the export": {fileInTheWay, exitError, "not a socket"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := shortDir(t)

@@ -69,7 +69,10 @@ func TestHelp(t *testing.T) {
 		assert.Zero(t, r.code)
 		golden(t, "help/"+cmd.Name+".txt", r.stdout)
 		assert.Equal(t, r, runCLI(t, "--help", cmd.Name), "the option may stand first")
+		assert.Equal(t, r, runCLI(t, "help", cmd.Name))
 	}
+	assert.Equal(t, runCLI(t, "--help"), runCLI(t, "help"))
+	assert.Equal(t, exitInvalid, runCLI(t, "help", "frobnicate").code)
 	assert.Equal(t, runCLI(t, "--help").stdout, runCLI(t).stdout)
 }
 
@@ -79,58 +82,63 @@ func TestVersion(t *testing.T) {
 	assert.Contains(t, runCLI(t, "version", "--json").stdout, `"program_version":"1.2.3"`)
 }
 
+// badLogin is a login that is right but for args, and would fail later.
+func badLogin(args ...string) []string {
+	return append([]string{"login", "--runtime-dir", "/nonexistent/dir", "-p", "127.0.0.1", someIQN}, args...)
+}
+
+const someIQN = "iqn.2026-01.test:disk"
+
+var badCommandLines = map[string]struct {
+	args []string
+	says string
+}{
+	"unknown command":       {[]string{"frobnicate"}, `no command "frobnicate"`},
+	"unknown option":        {[]string{"ls", "--frobnicate"}, "not defined: -frobnicate"},
+	"unknown first option":  {[]string{"--frobnicate"}, "not defined"},
+	"value missing":         {[]string{"discover", "-p"}, "flag needs an argument"},
+	"no portal":             {[]string{"discover"}, "-p PORTAL"},
+	"bad portal":            {[]string{"discover", "-p", "a b"}, "host:port"},
+	"stray argument":        {[]string{"discover", "-p", "a", "b"}, "stands alone"},
+	"luns without target":   {[]string{"luns", "-p", "a"}, "needs one TARGET"},
+	"luns without portal":   {[]string{"luns", someIQN}, "no portal given"},
+	"target is no name":     {[]string{"luns", "-p", "a", "disk"}, "names look like"},
+	"two targets":           {[]string{"luns", "-p", "a", someIQN, someIQN}, "needs one TARGET"},
+	"bad address":           {[]string{"luns", "iscsi://"}, "iscsi://host"},
+	"password in address":   {[]string{"luns", "iscsi://u%p@h/" + someIQN}, "password"},
+	"user in address":       {[]string{"luns", "iscsi://u@h/" + someIQN}, "CHAP"},
+	"log level":             {[]string{"discover", "-p", "a", "--log-level", "loud"}, "debug, info"},
+	"log format":            {[]string{"discover", "-p", "a", "--log-format", "xml"}, "text or json"},
+	"bad initiator name":    {[]string{"discover", "-p", "a", "--initiator-name", "me"}, "names look like"},
+	"trace file":            {[]string{"discover", "-p", "a", "--initiator-name", someIQN, "--trace", "/nonexistent/x"}, "--trace"},
+	"login time":            {[]string{"discover", "-p", "a", "--login-timeout", "0"}, "longer than nothing"},
+	"LUN":                   {badLogin("--lun", "x"), "LUN"},
+	"two LUNs":              {[]string{"login", "iscsi://h/" + someIQN + "/1", "--lun", "2"}, "leave one out"},
+	"name":                  {badLogin("--name", "../x"), "letters, digits"},
+	"wait":                  {badLogin("--wait", "most"), "any, all or a number"},
+	"wait for none":         {badLogin("--wait", "0"), "any, all or a number"},
+	"no-path time":          {badLogin("--no-path-timeout", "soon"), "fail, forever or a time"},
+	"negative time":         {badLogin("--fence-timeout", "-1"), "--fence-timeout"},
+	"time that is no time":  {badLogin("--noop-timeout", "NaN"), "--noop-timeout"},
+	"export":                {badLogin("--export", "/x"), "unix:PATH or tcp:HOST:PORT"},
+	"export without path":   {badLogin("--export", "unix:"), "no path"},
+	"export without host":   {badLogin("--export", "tcp:"), "tcp:HOST:PORT"},
+	"export with bad port":  {badLogin("--export", "tcp:a:b:c"), "tcp:HOST:PORT"},
+	"logout of nothing":     {[]string{"logout"}, "NAME... or --all"},
+	"logout of both":        {[]string{"logout", "x", "--all"}, "one of the two"},
+	"logout of a bad name":  {[]string{"logout", "a/b"}, "letters, digits"},
+	"ls with argument":      {[]string{"ls", "x"}, "takes no argument"},
+	"version with argument": {[]string{"version", "x"}, "takes no argument"},
+	"path of nothing":       {[]string{"path"}, "NAME PATH"},
+	"path action":           {[]string{"path", "d", "1", "sideways"}, "up, down"},
+	"path priority":         {[]string{"path", "d", "1", "priority", "0"}, "within 1.."},
+	"path weight missing":   {[]string{"path", "d", "1", "weight"}, "takes 1"},
+	"path up with value":    {[]string{"path", "d", "1", "up", "2"}, "takes 0"},
+	"doctor of a bad name":  {[]string{"doctor", "-p", "a", "x"}, "names look like"},
+}
+
 func TestBadCommandLines(t *testing.T) {
-	const iqn = "iqn.2026-01.test:disk"
-	login := func(args ...string) []string {
-		return append([]string{"login", "--runtime-dir", "/nonexistent/dir", "-p", "127.0.0.1", iqn}, args...)
-	}
-	for name, c := range map[string]struct {
-		args []string
-		says string
-	}{
-		"unknown command":       {[]string{"frobnicate"}, `no command "frobnicate"`},
-		"unknown option":        {[]string{"ls", "--frobnicate"}, "not defined: -frobnicate"},
-		"unknown first option":  {[]string{"--frobnicate"}, "not defined"},
-		"value missing":         {[]string{"discover", "-p"}, "flag needs an argument"},
-		"no portal":             {[]string{"discover"}, "-p PORTAL"},
-		"bad portal":            {[]string{"discover", "-p", "a b"}, "host:port"},
-		"stray argument":        {[]string{"discover", "-p", "a", "b"}, "stands alone"},
-		"luns without target":   {[]string{"luns", "-p", "a"}, "needs one TARGET"},
-		"luns without portal":   {[]string{"luns", iqn}, "no portal given"},
-		"target is no name":     {[]string{"luns", "-p", "a", "disk"}, "names look like"},
-		"two targets":           {[]string{"luns", "-p", "a", iqn, iqn}, "needs one TARGET"},
-		"bad address":           {[]string{"luns", "iscsi://"}, "iscsi://host"},
-		"password in address":   {[]string{"luns", "iscsi://u%p@h/" + iqn}, "password"},
-		"user in address":       {[]string{"luns", "iscsi://u@h/" + iqn}, "CHAP"},
-		"log level":             {[]string{"discover", "-p", "a", "--log-level", "loud"}, "debug, info"},
-		"log format":            {[]string{"discover", "-p", "a", "--log-format", "xml"}, "text or json"},
-		"bad initiator name":    {[]string{"discover", "-p", "a", "--initiator-name", "me"}, "names look like"},
-		"trace file":            {[]string{"discover", "-p", "a", "--initiator-name", iqn, "--trace", "/nonexistent/x"}, "--trace"},
-		"login time":            {[]string{"discover", "-p", "a", "--login-timeout", "0"}, "longer than nothing"},
-		"LUN":                   {login("--lun", "x"), "LUN"},
-		"two LUNs":              {[]string{"login", "iscsi://h/" + iqn + "/1", "--lun", "2"}, "leave one out"},
-		"name":                  {login("--name", "../x"), "letters, digits"},
-		"wait":                  {login("--wait", "most"), "any, all or a number"},
-		"wait for none":         {login("--wait", "0"), "any, all or a number"},
-		"no-path time":          {login("--no-path-timeout", "soon"), "fail, forever or a time"},
-		"negative time":         {login("--fence-timeout", "-1"), "--fence-timeout"},
-		"time that is no time":  {login("--noop-timeout", "NaN"), "--noop-timeout"},
-		"export":                {login("--export", "/x"), "unix:PATH or tcp:HOST:PORT"},
-		"export without path":   {login("--export", "unix:"), "no path"},
-		"export without host":   {login("--export", "tcp:"), "tcp:HOST:PORT"},
-		"export with bad port":  {login("--export", "tcp:a:b:c"), "tcp:HOST:PORT"},
-		"logout of nothing":     {[]string{"logout"}, "NAME... or --all"},
-		"logout of both":        {[]string{"logout", "x", "--all"}, "one of the two"},
-		"logout of a bad name":  {[]string{"logout", "a/b"}, "letters, digits"},
-		"ls with argument":      {[]string{"ls", "x"}, "takes no argument"},
-		"version with argument": {[]string{"version", "x"}, "takes no argument"},
-		"path of nothing":       {[]string{"path"}, "NAME PATH"},
-		"path action":           {[]string{"path", "d", "1", "sideways"}, "up, down"},
-		"path priority":         {[]string{"path", "d", "1", "priority", "0"}, "within 1.."},
-		"path weight missing":   {[]string{"path", "d", "1", "weight"}, "takes 1"},
-		"path up with value":    {[]string{"path", "d", "1", "up", "2"}, "takes 0"},
-		"doctor of a bad name":  {[]string{"doctor", "-p", "a", "x"}, "names look like"},
-	} {
+	for name, c := range badCommandLines {
 		t.Run(name, func(t *testing.T) {
 			r := runCLI(t, c.args...)
 			assert.Equal(t, exitInvalid, r.code)
@@ -179,7 +187,7 @@ func FuzzOptionsFirst(f *testing.F) {
 		words := func(list []string) map[string]int {
 			n := map[string]int{}
 			for _, w := range list {
-				if w != "--" {
+				if w = strings.TrimPrefix(w, "--"); w != "" { // help becomes --help
 					n[w]++
 				}
 			}

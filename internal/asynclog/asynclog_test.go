@@ -1,4 +1,4 @@
-package initiator
+package asynclog
 
 import (
 	"bytes"
@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -28,11 +29,11 @@ func (g *gate) Handle(ctx context.Context, r slog.Record) error {
 	return g.Handler.Handle(ctx, r)
 }
 
-func TestAsyncLoggerNeverWaitsAndCountsWhatItDropped(t *testing.T) {
+func TestLoggerNeverWaitsAndCountsWhatItDropped(t *testing.T) {
 	leak.Check(t)
 	var out bytes.Buffer
 	g := &gate{Handler: slog.NewTextHandler(&out, nil), held: make(chan struct{}), waits: make(chan struct{})}
-	logger, stop := asyncLogger(slog.New(g))
+	logger, stop := New(slog.New(g))
 	logger.Info("first")
 	<-g.waits // the writer is stuck with it now
 	const more = logBacklog + 10
@@ -49,10 +50,10 @@ func TestAsyncLoggerNeverWaitsAndCountsWhatItDropped(t *testing.T) {
 	stop()
 }
 
-func TestAsyncLoggerKeepsAttributesAndLevels(t *testing.T) {
+func TestLoggerKeepsAttributesAndLevels(t *testing.T) {
 	leak.Check(t)
 	var out bytes.Buffer
-	logger, stop := asyncLogger(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	logger, stop := New(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelWarn})))
 	logger.With("a", 1).WithGroup("g").Warn("kept", "b", 2)
 	logger.Info("left out")
 	stop()
@@ -60,9 +61,27 @@ func TestAsyncLoggerKeepsAttributesAndLevels(t *testing.T) {
 	assert.NotContains(t, out.String(), "left out")
 }
 
-func TestAsyncLoggerWithoutALogger(t *testing.T) {
+func TestStopGivesUpOnALogThatHangs(t *testing.T) {
 	leak.Check(t)
-	logger, stop := asyncLogger(nil)
+	old := patience
+	patience = 10 * time.Millisecond
+	t.Cleanup(func() { patience = old })
+	g := &gate{Handler: slog.DiscardHandler, held: make(chan struct{}), waits: make(chan struct{})}
+	logger, stop := New(slog.New(stuck{g}))
+	logger.Info("x")
+	<-g.waits
+	stop()
+	close(g.held)
+}
+
+// stuck takes every record, which the handler that discards would not.
+type stuck struct{ *gate }
+
+func (stuck) Enabled(context.Context, slog.Level) bool { return true }
+
+func TestLoggerWithoutALogger(t *testing.T) {
+	leak.Check(t)
+	logger, stop := New(nil)
 	logger.Error("to nobody")
 	stop()
 }

@@ -1,21 +1,29 @@
-package initiator
+// Package asynclog keeps a slow or stuck log from holding up who logs. It knows
+// nothing of what is logged.
+package asynclog
 
 import (
 	"context"
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 )
+
+// patience is how long stop waits for a log that hangs. Tests shorten it.
+var patience = 2 * time.Second
 
 // logBacklog is how many log records may wait for a slow log.
 const logBacklog = 1024
 
-// asyncLogger returns a logger that never blocks and writes to l from a
-// goroutine of its own, because nothing that runs on a loop may wait for a
-// terminal, a pipe or a disk. When the backlog is full, records are dropped and
-// counted; the count is logged once there is room again. stop writes what is
-// still waiting and ends the goroutine; the logger stays usable but silent.
-func asyncLogger(l *slog.Logger) (logger *slog.Logger, stop func()) {
+// New returns a logger that never blocks and writes to l from a goroutine of
+// its own, because nothing that runs on a loop, and nothing that has to end in
+// time, may wait for a terminal, a pipe or a disk. When the backlog is full,
+// records are dropped and counted; the count is logged once there is room again.
+// stop writes what is still waiting and ends the goroutine; it gives up on a log
+// that hangs after two seconds. The logger stays usable but silent. A nil l
+// discards everything.
+func New(l *slog.Logger) (logger *slog.Logger, stop func()) {
 	if l == nil {
 		return slog.New(slog.DiscardHandler), func() {}
 	}
@@ -23,7 +31,10 @@ func asyncLogger(l *slog.Logger) (logger *slog.Logger, stop func()) {
 	go q.run(l.Handler())
 	return slog.New(asyncHandler{q, l.Handler()}), sync.OnceFunc(func() {
 		close(q.quit)
-		<-q.ended
+		select {
+		case <-q.ended:
+		case <-time.After(patience):
+		}
 	})
 }
 
