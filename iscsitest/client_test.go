@@ -3,7 +3,6 @@ package iscsitest
 import (
 	"bytes"
 	"errors"
-	"io"
 	"net"
 	"testing"
 	"time"
@@ -300,5 +299,3 @@ func pattern(n int, seed byte) []byte {
 }
 
 func isPattern(b []byte, seed byte) bool { return bytes.Equal(b, pattern(len(b), seed)) }
-
-var _ io.Closer = (net.Conn)(nil)

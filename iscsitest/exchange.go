@@ -174,8 +174,7 @@ func (s *session) textKeys(c *conn, keys []KeyValue) (out []KeyValue) {
 			out = append(out, list...)
 		case kv.Key == "InitiatorAlias":
 		case kv.Key == "InitiatorName", kv.Key == "TargetName", kv.Key == "AuthMethod",
-			kv.Key == "HeaderDigest", kv.Key == "DataDigest", kv.Key == "SessionType",
-			kv.Key == "MaxRecvDataSegmentLength", findNumeric(kv.Key) != nil:
+			kv.Key == "SessionType", isOperational(kv.Key):
 			out = append(out, KeyValue{kv.Key, "Reject"}) // not renegotiated here
 		default:
 			out = append(out, KeyValue{kv.Key, "NotUnderstood"})

@@ -9,14 +9,15 @@ import (
 type HoldScope uint8
 
 const (
-	// HoldStrict: as RFC 7143 wants it. A task that is aborted, or whose
+	// HoldStrict is what RFC 7143 wants. A task that is aborted, or whose
 	// session ended, is gone: releasing the hold does nothing for it.
 	HoldStrict HoldScope = iota
-	// HoldHung: the target did not notice that the connection died, and runs
-	// the command when released, unless the task was aborted or its session
-	// was reinstated meanwhile (RFC 7143 §6.3.5): the proof of the write fence.
+	// HoldHung is a target that hangs: it did not notice that the connection
+	// died, and runs the command when released, unless the task was aborted or
+	// its session was reinstated meanwhile (RFC 7143 §6.3.5), which is what the
+	// write fence builds on.
 	HoldHung
-	// HoldZombie: a broken target. The command runs when released, whatever
+	// HoldZombie is a broken target: the command runs when released, whatever
 	// happened to its task and session. Only Target.Close ends it.
 	HoldZombie
 )

@@ -313,7 +313,7 @@ func (l *loginState) security(keys []KeyValue) (out []KeyValue, ready bool, stat
 			}
 			out = append(out, KeyValue{kv.Key, method})
 		default:
-			if findNumeric(kv.Key) != nil || kv.Key == "HeaderDigest" || kv.Key == "DataDigest" {
+			if isOperational(kv.Key) {
 				l.neg.complaint("operational key %s in the security stage (§6.3.2)", kv.Key)
 				return nil, false, pdu.LoginInitiatorError
 			}

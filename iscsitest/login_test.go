@@ -84,6 +84,7 @@ func TestLoginRefusals(t *testing.T) {
 		{"T and C", func(l *pdu.Login) { l.Continue = true }, nameKeys, pdu.LoginInitiatorError},
 		{"no null at the end", nil, nil, pdu.LoginInitiatorError},
 		{"target's key", nil, append(nameKeys[:2:2], "TargetAlias=me"), pdu.LoginInitiatorError},
+		{"operational key too early", func(l *pdu.Login) { l.CSG, l.NSG = pdu.StageSecurity, pdu.StageOperational }, append(nameKeys[:2:2], "MaxRecvDataSegmentLength=4096"), pdu.LoginInitiatorError},
 		{"CHAP only", func(l *pdu.Login) { l.CSG, l.NSG = pdu.StageSecurity, pdu.StageOperational }, append(nameKeys[:2:2], "AuthMethod=CHAP"), pdu.LoginAuthFailure},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

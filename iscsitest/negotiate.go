@@ -196,12 +196,9 @@ func (n *negotiation) one(kv KeyValue) (value string, status pdu.LoginStatus, wh
 	case "DataDigest":
 		return n.digest(kv, n.params.DataDigest, &n.res.DataDigest)
 	case "MaxRecvDataSegmentLength":
-		v, err := pdu.ParseNumber(kv.Value)
-		if err != nil || v < 512 || v > pdu.MaxDataLen {
-			n.complaint("%s=%s is not 512 to 2^24-1 (§13.12)", kv.Key, kv.Value)
+		if !n.declaredByInitiator(kv) {
 			return "Reject", 0, ""
 		}
-		n.res.SendMRDSL = uint32(v)
 		return "", 0, "" // a declaration
 	case "TaskReporting":
 		return firstOf(kv.Value, "RFC3720"), 0, ""
@@ -223,6 +220,27 @@ func (n *negotiation) one(kv KeyValue) (value string, status pdu.LoginStatus, wh
 		return "", pdu.LoginInitiatorError, "unknown key " + kv.Key
 	}
 	return "NotUnderstood", 0, ""
+}
+
+// isOperational reports whether a key belongs to the operational stage only.
+func isOperational(key string) bool {
+	switch key {
+	case "HeaderDigest", "DataDigest", "MaxRecvDataSegmentLength", "TaskReporting":
+		return true
+	}
+	return findNumeric(key) != nil
+}
+
+// declaredByInitiator takes the initiator's MaxRecvDataSegmentLength; false if it
+// is not admissible.
+func (n *negotiation) declaredByInitiator(kv KeyValue) bool {
+	v, err := pdu.ParseNumber(kv.Value)
+	if err != nil || v < 512 || v > pdu.MaxDataLen {
+		n.complaint("%s=%s is not 512 to 2^24-1 (§13.12)", kv.Key, kv.Value)
+		return false
+	}
+	n.res.SendMRDSL = uint32(v)
+	return true
 }
 
 // firstOf returns the first item of a list that is one of those known, else Reject.

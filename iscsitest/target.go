@@ -20,7 +20,7 @@ type Target struct {
 	wg    sync.WaitGroup // every goroutine of the target
 	done  chan struct{}  // closed by Close
 
-	// establishing serialises the last step of logins: between looking for an
+	// establishing serializes the last step of logins: between looking for an
 	// old session and registering the new one nobody else may log in.
 	establishing sync.Mutex
 
