@@ -105,7 +105,9 @@ type Config struct {
 
 	// NewSession makes the session of a path, not yet started. Required.
 	NewSession func(PathConfig, session.Observer) (Session, error)
-	// OnEvent is told what happened, on the loop. It must not block. May be nil.
+	// OnEvent is told what happened, on the loop, often in the middle of a change:
+	// it must not block, nor call any method of the device but Geometry and
+	// Snapshot. May be nil.
 	OnEvent func(Event)
 	// Logger gets every event. nil: discarded.
 	Logger *slog.Logger

@@ -10,7 +10,7 @@ func (d *Device) begin(o *io) {
 	if d.turnedAway(o) {
 		return
 	}
-	if d.queue.head == nil && d.place(o) {
+	if (d.queue.head == nil || d.queue.head.avoid != 0) && d.place(o) {
 		return
 	}
 	d.queue.pushBack(o)
@@ -128,22 +128,26 @@ func (d *Device) outsider(o *io) (best *path, exists bool) {
 	return best, exists
 }
 
-// kick sends what waits for room, in order, as far as there is room.
+// kick sends what waits for room, in order, as far as there is room. A command
+// that waits for a particular path, since others turned it away, is passed over.
 func (d *Device) kick() {
 	if d.kicking {
 		return
 	}
 	d.kicking = true
-	for o := d.queue.head; o != nil; o = d.queue.head {
-		p := d.choose(o)
-		if p == nil {
-			break
+	for o := d.queue.head; o != nil; {
+		after := o.next
+		switch p := d.choose(o); {
+		case p != nil:
+			d.queue.remove(o)
+			if !d.send(p, o) {
+				d.queue.pushFront(o)
+				after = nil
+			}
+		case o.avoid == 0:
+			after = nil
 		}
-		d.queue.remove(o)
-		if !d.send(p, o) {
-			d.queue.pushFront(o)
-			break
-		}
+		o = after
 	}
 	d.kicking = false
 }

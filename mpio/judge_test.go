@@ -218,3 +218,25 @@ func TestStandbyControllerIsLeft(t *testing.T) {
 	r.l.run(20 * sec)
 	assert.Equal(t, StateUp, r.state(0))
 }
+
+// A command that only one path is left for must not hold up the others while
+// that path has no room.
+func TestChoosyCommandBlocksNobody(t *testing.T) {
+	r := newRig(t, 2, nil).up()
+	r.only(0)
+	answers(r.s[0], 1, sense(scsi.KeyHardwareError, scsi.ASCInternalTargetFailure))
+	r.s[1].room = 0
+	choosy := r.read(0, 1)
+	r.l.run(msec)
+	require.False(t, choosy.done)
+	for i := range 10 {
+		q := r.read(i, 1)
+		r.l.run(msec)
+		assert.True(t, q.done)
+	}
+	r.s[1].room = 1
+	r.l.run(100 * msec)
+	assert.True(t, choosy.done)
+	assert.NoError(t, choosy.Err)
+	r.requireIdle()
+}

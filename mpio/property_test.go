@@ -213,7 +213,7 @@ func (c *chaos) run() {
 }
 
 func seeds(t testing.TB) (first, n uint64) {
-	n = 400
+	n = 150
 	if testing.Short() {
 		n = 60
 	}

@@ -124,6 +124,7 @@ func (d *Device) Snapshot() Snapshot {
 		FencesRaised: d.stat.fencesRaised, FencesSettled: d.stat.fencesSettled,
 		FencesTimedOut: d.stat.fencesTimedOut, FencedWaits: d.stat.fencedWaits,
 		Fenced: d.fencedRanges(now), FencedCount: len(d.ghosts),
+		Paths: make([]PathSnapshot, 0, len(d.paths)),
 	}
 	if d.lastErr != nil {
 		s.LastError = d.lastErr.Error()
