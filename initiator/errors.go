@@ -170,8 +170,10 @@ func invalidf(hint, format string, args ...any) *Error {
 // outweighs that another portal was not reached.
 func worstKind(portals []PortalError) ErrorKind {
 	// Later in the list tells more.
-	order := []ErrorKind{KindOther, KindInvalid, KindClosed, KindTimeout, KindConnect, KindLogin,
-		KindNotFound, KindUnusable, KindAuth, KindIdentity}
+	order := []ErrorKind{
+		KindOther, KindInvalid, KindClosed, KindTimeout, KindConnect, KindLogin,
+		KindNotFound, KindUnusable, KindAuth, KindIdentity,
+	}
 	worst := KindOther
 	for _, p := range portals {
 		if slices.Index(order, p.Kind) > slices.Index(order, worst) {

@@ -64,13 +64,17 @@ func sample() deviceStatus {
 		Fenced:      []fencedRange{{Path: "2", Portal: "10.0.1.1:3260", Op: "WRITE", OffsetBytes: 4096, LengthBytes: 512, SinceSeconds: 1.5, SecondsLeft: 58.5}},
 		FencedTotal: 1,
 		Paths: []pathStatus{
-			{ID: "1", Portal: "10.0.0.1:3260", State: "up", Active: true, Since: "2026-11-22T11:00:01.000Z", SinceSeconds: 3599,
+			{
+				ID: "1", Portal: "10.0.0.1:3260", State: "up", Active: true, Since: "2026-11-22T11:00:01.000Z", SinceSeconds: 3599,
 				Reason: "identified as naa.6001405abcdef", Priority: 1, Weight: 1, Share: 0.98, ShareTotal: 0.5, IOs: 500000, Bytes: 1 << 31,
 				IOPS: 43210.4, MBps: 176.9, P50Seconds: 0.000262, P99Seconds: 0.00236, InFlight: 7, Retries: 0, Logins: 1,
-				ISID: "80c46d60931b", TPGT: 1, LocalAddress: "10.0.0.9:51404"},
-			{ID: "2", Portal: "[2001:db8::1]:3260", State: "down", Since: "2026-11-22T11:59:00.000Z", SinceSeconds: 60,
+				ISID: "80c46d60931b", TPGT: 1, LocalAddress: "10.0.0.9:51404",
+			},
+			{
+				ID: "2", Portal: "[2001:db8::1]:3260", State: "down", Since: "2026-11-22T11:59:00.000Z", SinceSeconds: 60,
 				Reason: "connection lost: reset by peer; check the network", Priority: 1, Weight: 1, Share: 0.02, ShareTotal: 0.5,
-				IOs: 500000, Retries: 9, Errors: 1, Losses: 1, Logins: 1, TPGT: -1},
+				IOs: 500000, Retries: 9, Errors: 1, Losses: 1, Logins: 1, TPGT: -1,
+			},
 		},
 	}
 }
@@ -96,7 +100,8 @@ func TestDiscoverAndLunsOutput(t *testing.T) {
 		Targets: []initiator.Target{
 			{Name: "iqn.2026-01.com.example:a", Portals: []initiator.TargetPortal{
 				{Address: "10.0.0.1:3260", TPGT: 1, Via: []string{"10.0.0.1:3260"}},
-				{Address: "[2001:db8::1]:3260", TPGT: -1, Via: []string{"10.0.0.1:3260", "10.0.0.2:3260"}}}},
+				{Address: "[2001:db8::1]:3260", TPGT: -1, Via: []string{"10.0.0.1:3260", "10.0.0.2:3260"}},
+			}},
 			{Name: "iqn.2026-01.com.example:unreachable"},
 		},
 		Portals: []initiator.PortalReport{
@@ -113,8 +118,10 @@ func TestDiscoverAndLunsOutput(t *testing.T) {
 
 	luns := initiator.LunsResult{Portals: found.Portals, LUNs: []initiator.LUNInfo{
 		{LUN: 0, Type: scsi.TypeController, Vendor: "ACME", Product: "ARRAY", Revision: "1"},
-		{LUN: scsi.MakeLUN(1), Type: scsi.TypeDisk, SizeBytes: 1 << 40, BlockSize: 4096, PhysicalBlock: 4096, Vendor: "ACME",
-			Product: "DISK", Serial: "S1", Identity: "naa.6001405abcdef", Strong: true, Thin: true, ReadOnly: true, Portals: []string{"10.0.0.1:3260"}},
+		{
+			LUN: scsi.MakeLUN(1), Type: scsi.TypeDisk, SizeBytes: 1 << 40, BlockSize: 4096, PhysicalBlock: 4096, Vendor: "ACME",
+			Product: "DISK", Serial: "S1", Identity: "naa.6001405abcdef", Strong: true, Thin: true, ReadOnly: true, Portals: []string{"10.0.0.1:3260"},
+		},
 		{LUN: scsi.MakeLUN(1), Type: scsi.TypeDisk, Portals: []string{"10.0.0.2:3260"}, Err: errors.New("READ CAPACITY: no")},
 		{LUN: 0x0102030405060708, Type: 0x42},
 	}}

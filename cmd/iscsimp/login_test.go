@@ -80,8 +80,10 @@ func shortDir(t *testing.T) string {
 }
 
 func loginArgs(tgt *iscsitest.Target, dir string, more ...string) []string {
-	args := []string{"login", "--json", "--runtime-dir", dir, "--initiator-name", "iqn.2026-01.test.iscsimp:host",
-		"--login-timeout", "3", "-p", tgt.Addr(0), tgt.Name()}
+	args := []string{
+		"login", "--json", "--runtime-dir", dir, "--initiator-name", "iqn.2026-01.test.iscsimp:host",
+		"--login-timeout", "3", "-p", tgt.Addr(0), tgt.Name(),
+	}
 	return append(args, more...)
 }
 

@@ -46,7 +46,7 @@ func openFileLimit() (uint64, bool) {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) != nil {
 		return 0, false
 	}
-	return uint64(lim.Cur), true
+	return uint64(lim.Cur), true //nolint:unconvert // signed on FreeBSD
 }
 
 // mayWrite reports whether this user may create files in dir.
