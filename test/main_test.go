@@ -61,11 +61,14 @@ type load struct {
 	*nbdload.Runner
 }
 
+// loadBytes is how much of a device the load uses, from its start.
+const loadBytes = 16 << 20
+
 // startLoad fills 16 MiB of the device (or all of a smaller one) and starts 32 workers over two NBD connections.
 func startLoad(t *testing.T, device *peer.Device) load {
 	t.Helper()
 	clients := []*nbdload.Client{dialNBD(t, device), dialNBD(t, device)}
-	runner, err := nbdload.NewRunner(nbdload.Load{Clients: clients, Bytes: min(16<<20, clients[0].Size), Seed: seed(t)})
+	runner, err := nbdload.NewRunner(nbdload.Load{Clients: clients, Bytes: min(loadBytes, clients[0].Size), Seed: seed(t)})
 	require.NoError(t, err)
 	require.NoError(t, runner.Fill())
 	runner.Start()
