@@ -89,9 +89,10 @@ func protocolError(format string, args ...any) *Error {
 
 // need returns an error unless exactly the wanted ones of the keys are there.
 func (k Keys) need(wanted ...string) error {
+	there := k.present()
 	for _, key := range wanted {
 		if *k.field(key) == "" {
-			return protocolError("%s is missing or empty (there is %v)", key, k)
+			return protocolError("%s is missing or empty (there is %q)", key, there)
 		}
 		*k.field(key) = "" // k is our copy
 	}
