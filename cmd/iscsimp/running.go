@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/iscsimp/iscsimp/initiator"
@@ -77,7 +78,7 @@ func newPathStatus(p initiator.PathSnapshot, now time.Time) pathStatus {
 	return pathStatus{
 		ID: p.ID, Portal: p.Portal, State: p.State.String(), Active: p.Active,
 		Since:        formatTime(now.Add(-time.Duration(p.Since * float64(time.Second)))),
-		SinceSeconds: p.Since, Reason: p.Reason, Priority: p.Priority, Weight: p.Weight,
+		SinceSeconds: p.Since, Reason: strings.TrimPrefix(p.Reason, p.Portal+": "), Priority: p.Priority, Weight: p.Weight,
 		Share: p.Share, ShareTotal: p.ShareTotal, IOs: p.IOs, Bytes: p.Bytes, IOPS: p.IOPS, MBps: p.MBps,
 		P50Seconds: p.P50, P99Seconds: p.P99, InFlight: p.InFlight, OldestSeconds: p.OldestAge,
 		Retries: p.Retries, Errors: p.Errors, Timeouts: p.Timeouts, Moved: p.Moved, Probes: p.Probes,

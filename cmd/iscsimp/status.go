@@ -49,7 +49,7 @@ type deviceStatus struct {
 	Name          string   `json:"name"`
 	Target        string   `json:"target"`
 	LUN           lunJSON  `json:"lun"`
-	State         string   `json:"state"` // starting, up, degraded, no-path, closing, not-answering
+	State         string   `json:"state"` // starting, up, degraded, no-path, closing, closed, not-answering
 	PID           int      `json:"pid"`
 	InitiatorName string   `json:"initiator_name,omitempty"`
 	Started       string   `json:"started,omitempty"`
