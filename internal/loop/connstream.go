@@ -325,6 +325,11 @@ func (s *connStream) onWritten() {
 	clear(s.offer[:])
 	s.out = nil
 	if s.dead {
+		// Closed is still to come, and what had left by then must be known: a
+		// command that may have reached the peer is not safe to send again.
+		if s.outN > 0 {
+			s.h.DidWrite(s.outN)
+		}
 		return
 	}
 	if s.shut {

@@ -57,7 +57,9 @@ type Handler interface {
 	WriteBuffers(iov [][]byte) [][]byte
 	// DidWrite tells that the first n > 0 bytes of what WriteBuffers returned
 	// have left (were taken by the kernel or by the net.Conn). The next
-	// WriteBuffers begins with the byte after them.
+	// WriteBuffers begins with the byte after them. It may come after Abort, for
+	// a write that was under way, but never after Closed: then every byte that
+	// may have reached the peer has been told of.
 	DidWrite(n int)
 	// Closed is the last call, and comes exactly once. When it comes, no
 	// driver goroutine touches any buffer of this handler any more. err is
