@@ -112,6 +112,7 @@ func (d *Device) Block() block.Device { return d.mp }
 // first, what is still under way fails, as with Abort. The error tells of data
 // that may not be durable. Calling it again waits for the end.
 func (d *Device) Close(ctx context.Context) error {
+	d.cancel()
 	drained := make(chan error, 1)
 	if !d.loop.Post(func() { d.mp.Close(false, func(err error) { drained <- err }) }) {
 		<-d.closed
@@ -131,6 +132,7 @@ func (d *Device) Close(ctx context.Context) error {
 // ErrClosed, and whether their data reached the medium is not known. It waits
 // for the logouts, which Config.LogoutTimeout bounds.
 func (d *Device) Abort() {
+	d.cancel()
 	left := make(chan struct{})
 	if d.loop.Post(func() { d.mp.Close(true, func(error) { close(left) }) }) {
 		<-left

@@ -57,7 +57,8 @@ func Open(ctx context.Context, cfg Config) (*Device, error) {
 }
 
 // findPaths adds the given portals, and those found, and starts the device.
-// Portals that are slow to tell about others are waited for in the background.
+// Portals that are slow to tell about others, and name servers, are waited for
+// in the background.
 func (d *Device) findPaths(ctx context.Context) {
 	var finds <-chan finding
 	if !d.cfg.OnlyGiven {
@@ -80,25 +81,27 @@ func (d *Device) findPaths(ctx context.Context) {
 			wait = false
 		}
 	}
-	d.addPaths(m)
-	d.onLoop(func() {
-		d.mp.Start()
-		d.starter.started(over)
-	})
-	if over {
-		return
-	}
+	d.addPaths(m, d.isLiteral)
+	d.onLoop(d.mp.Start)
+	// What may take its time must not hold up the paths that are known.
 	d.helpers.Go(func() {
-		for f := range finds {
-			d.heard(m, f)
-			d.addPaths(m)
+		d.addPaths(m, d.hasName)
+		if !over {
+			for f := range finds {
+				d.heard(m, f)
+				d.addPaths(m, d.isLiteral)
+				d.addPaths(m, d.hasName)
+			}
 		}
-		d.onLoop(func() { d.starter.started(true) })
+		d.onLoop(d.starter.complete)
 	})
 }
 
 // heard notes what one portal said.
 func (d *Device) heard(m *merger, f finding) {
+	if d.background.Err() != nil { // the device is being closed
+		return
+	}
 	if f.report.Err != nil {
 		d.log.Warn("discovery failed at a portal", "portal", f.report.Portal, "err", f.report.Err)
 		return
@@ -107,8 +110,8 @@ func (d *Device) heard(m *merger, f finding) {
 }
 
 // addPaths adds a path for every portal given, and every portal of the target
-// in m, that has none yet.
-func (d *Device) addPaths(m *merger) {
+// in m, that has none yet, as far as which picks them.
+func (d *Device) addPaths(m *merger, which func(portal string) bool) {
 	var portals []TargetPortal
 	for _, p := range d.cfg.Portals {
 		portals = append(portals, TargetPortal{Address: p, TPGT: -1})
@@ -128,6 +131,9 @@ func (d *Device) addPaths(m *merger) {
 		}
 	}
 	for _, p := range portals {
+		if !which(p.Address) || d.haveAddress[p.Address] {
+			continue
+		}
 		same := d.sameHosts(p.Address)
 		if slices.ContainsFunc(same, func(a string) bool { return d.haveAddress[a] }) {
 			continue
@@ -142,6 +148,9 @@ func (d *Device) addPaths(m *merger) {
 
 // addPath adds one path and names it by its number.
 func (d *Device) addPath(p TargetPortal) {
+	if d.background.Err() != nil {
+		return
+	}
 	d.pathCount++
 	cfg := mpio.PathConfig{
 		ID:     fmt.Sprint(d.pathCount),
@@ -158,14 +167,26 @@ func (d *Device) addPath(p TargetPortal) {
 	})
 }
 
+// hasName reports whether portal is written with a host name to be looked up.
+func (d *Device) hasName(portal string) bool {
+	host, _, err := net.SplitHostPort(portal)
+	if err != nil || d.cfg.Dial != nil { // what names mean is up to Dial then
+		return false
+	}
+	_, err = netip.ParseAddr(host)
+	return err != nil
+}
+
+func (d *Device) isLiteral(portal string) bool { return !d.hasName(portal) }
+
 // sameHosts returns portal and, if it is written with a host name, the
 // addresses behind the name: two ways to write one portal must not become two paths.
 func (d *Device) sameHosts(portal string) []string {
 	same := []string{portal}
-	host, port, err := net.SplitHostPort(portal)
-	if _, notIP := netip.ParseAddr(host); err != nil || notIP == nil || d.cfg.Dial != nil {
+	if !d.hasName(portal) {
 		return same
 	}
+	host, port, _ := net.SplitHostPort(portal)
 	ctx, cancel := context.WithTimeout(d.background, resolveTimeout)
 	defer cancel()
 	addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
@@ -234,9 +255,9 @@ func (s *starter) expect(id, portal string) {
 	s.paths = append(s.paths, &startingPath{id: id, portal: portal})
 }
 
-// started tells that the paths are being tried, and whether more may follow.
-func (s *starter) started(over bool) {
-	s.over = over
+// complete tells that no more paths will be announced.
+func (s *starter) complete() {
+	s.over = true
 	s.decide()
 }
 
