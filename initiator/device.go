@@ -14,7 +14,8 @@ import (
 )
 
 // Device is one LUN over all its paths. Its methods may be called from any
-// goroutine, but not from RequestDone, except Submit and the ones that say so.
+// goroutine; from RequestDone and TraceFunc only Submit, Geometry, Size and
+// BlockSize, because the others wait for the loop these run on.
 type Device struct {
 	cfg     Config
 	loop    loop.Loop
