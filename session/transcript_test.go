@@ -31,14 +31,19 @@ type world struct {
 	hold    bool // the socket takes nothing
 	lines   []string
 	cmds    map[string]*Command
-	quiet   bool // no timer lines
+	jitter  *float64 // default: 1
 }
 
 func (w *world) logf(format string, a ...any) { w.lines = append(w.lines, fmt.Sprintf(format, a...)) }
 
-func (w *world) Now() int64      { return w.now }
-func (w *world) Jitter() float64 { return 1 }
-func (w *world) CancelDial()     { w.logf("cancel dial"); w.h = nil }
+func (w *world) Now() int64 { return w.now }
+func (w *world) Jitter() float64 {
+	if w.jitter != nil {
+		return *w.jitter
+	}
+	return 1
+}
+func (w *world) CancelDial() { w.logf("cancel dial"); w.h = nil }
 func (w *world) SetTimer(at int64) {
 	w.timer = at
 }

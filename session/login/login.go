@@ -67,7 +67,6 @@ func (e *Error) Error() string {
 type Machine struct {
 	cfg    Config
 	stage  pdu.Stage // the stage our last request was in
-	asked  bool      // our last request asked for the transit to the next stage
 	more   []byte    // text of a response split with the C bit (RFC 7143 §6.2)
 	rounds int
 
@@ -87,11 +86,11 @@ func New(cfg Config) *Machine {
 // it. Minimal discovery sessions are the exception.
 func (m *Machine) First() Request {
 	if m.cfg.Discovery && m.cfg.Minimal {
-		m.stage, m.asked = pdu.StageOperational, true
+		m.stage = pdu.StageOperational
 		t := pdu.AppendKey(nil, "InitiatorName", m.cfg.InitiatorName)
 		return m.request(m.neg.offer(pdu.AppendKey(t, "SessionType", "Discovery")))
 	}
-	m.stage, m.asked = pdu.StageSecurity, true
+	m.stage = pdu.StageSecurity
 	var t []byte
 	t = pdu.AppendKey(t, "InitiatorName", m.cfg.InitiatorName)
 	if m.cfg.Discovery {
@@ -136,7 +135,6 @@ func (m *Machine) Step(resp pdu.LoginResponse, text []byte) (Request, error) {
 	}
 	m.more = append(m.more, text...)
 	if resp.Continue {
-		m.asked = false
 		return m.request(nil), nil // RFC 7143 §6.2: an empty request fetches the rest
 	}
 	answers, err := m.takeKeys()
@@ -146,7 +144,7 @@ func (m *Machine) Step(resp pdu.LoginResponse, text []byte) (Request, error) {
 	if resp.Transit {
 		return m.transit(resp, answers)
 	}
-	return m.carryOn(answers), nil
+	return m.request(answers), nil // the target had something to say first
 }
 
 // checkHeader refuses responses that cannot belong to our last request.
@@ -158,8 +156,6 @@ func (m *Machine) checkHeader(resp pdu.LoginResponse) error {
 		return protocolError("the target answers for login stage %d while stage %d is under way", resp.CSG, m.stage)
 	case resp.Transit && resp.Continue:
 		return protocolError("the target sets both the T and the C bit in a login response")
-	case resp.Transit && !m.asked:
-		return protocolError("the target leaves login stage %d without having been asked to", m.stage)
 	case resp.Transit && resp.NSG != m.nextStage():
 		return protocolError("the target goes to login stage %d instead of %d", resp.NSG, m.nextStage())
 	}
@@ -203,26 +199,18 @@ func (m *Machine) transit(resp pdu.LoginResponse, answers []byte) (Request, erro
 		return Request{}, nil
 	}
 	m.authDone = true
-	m.stage, m.asked = pdu.StageOperational, true
+	m.stage = pdu.StageOperational
 	return m.request(m.neg.offer(answers)), nil
 }
 
-// carryOn stays in the stage: the target had something to say first.
-func (m *Machine) carryOn(answers []byte) Request {
-	m.asked = true
-	return m.request(answers)
-}
-
+// request makes a request of the stage. All we have to say of a stage goes into
+// one request, so each asks for the transit to the next, also the empty ones
+// (RFC 7143 §6.3.3).
 func (m *Machine) request(text []byte) Request {
-	r := Request{Text: text}
-	r.Header = pdu.Login{
-		Transit: m.asked, CSG: m.stage,
+	return Request{Text: text, Header: pdu.Login{
+		Transit: true, CSG: m.stage, NSG: m.nextStage(),
 		ISID: m.cfg.ISID, CID: m.cfg.CID, DataLen: len(text),
-	}
-	if m.asked {
-		r.Header.NSG = m.nextStage()
-	}
-	return r
+	}}
 }
 
 func protocolError(format string, args ...any) *Error {
