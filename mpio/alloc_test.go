@@ -94,8 +94,10 @@ func BenchmarkSubmitToComplete(b *testing.B) {
 		paths int
 		depth int
 	}{
-		{"read/paths=1/depth=1", block.OpRead, 1, 1}, {"read/paths=4/depth=32", block.OpRead, 4, 32},
-		{"write/paths=4/depth=32", block.OpWrite, 4, 32}, {"write/paths=4/depth=128", block.OpWrite, 4, 128},
+		{"read/paths=1/depth=1", block.OpRead, 1, 1},
+		{"read/paths=4/depth=32", block.OpRead, 4, 32},
+		{"write/paths=4/depth=32", block.OpWrite, 4, 32},
+		{"write/paths=4/depth=128", block.OpWrite, 4, 128},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			d, l, sessions := newQuick(b, c.paths, PolicyLatency)

@@ -70,15 +70,19 @@ const (
 
 // checkSteps is the whole check, in order.
 var checkSteps = []checkStep{
-	{name: "INQUIRY", size: 96, parse: parseInquiry,
-		cdb: func(alloc int) scsi.CDB { return scsi.Inquiry(uint16(alloc)) }},
+	{
+		name: "INQUIRY", size: 96, parse: parseInquiry,
+		cdb: func(alloc int) scsi.CDB { return scsi.Inquiry(uint16(alloc)) },
+	},
 	{name: "TEST UNIT READY", cdb: func(int) scsi.CDB { return scsi.TestUnitReady() }},
-	{name: "INQUIRY VPD 00", size: checkAlloc, optional: true,
+	{
+		name: "INQUIRY VPD 00", size: checkAlloc, optional: true,
 		cdb: func(alloc int) scsi.CDB { return scsi.InquiryVPD(scsi.VPDSupportedPages, uint16(alloc)) },
 		parse: func(ins *inspection, b []byte) (err error) {
 			ins.pages, err = scsi.ParseVPDPages(b)
 			return err
-		}},
+		},
+	},
 	vpdStep("INQUIRY VPD 80", scsi.VPDSerial, func(ins *inspection, b []byte) (err error) {
 		ins.identity.Serial, err = scsi.ParseSerial(b)
 		return err
@@ -99,21 +103,27 @@ var checkSteps = []checkStep{
 		ins.provisioning, err = scsi.ParseProvisioning(b)
 		return err
 	}),
-	{name: "READ CAPACITY(16)", size: 32, optional: true,
+	{
+		name: "READ CAPACITY(16)", size: 32, optional: true,
 		cdb: func(alloc int) scsi.CDB { return scsi.ReadCapacity16(uint32(alloc)) },
 		parse: func(ins *inspection, b []byte) (err error) {
 			ins.identity.Capacity, err = scsi.ParseReadCapacity16(b)
 			return err
-		}},
-	{name: "READ CAPACITY(10)", size: 8, parse: parseCapacity10,
-		cdb: func(int) scsi.CDB { return scsi.ReadCapacity10() }},
-	{name: "MODE SENSE(6)", size: 192, optional: true,
+		},
+	},
+	{
+		name: "READ CAPACITY(10)", size: 8, parse: parseCapacity10,
+		cdb: func(int) scsi.CDB { return scsi.ReadCapacity10() },
+	},
+	{
+		name: "MODE SENSE(6)", size: 192, optional: true,
 		cdb: func(alloc int) scsi.CDB { return scsi.ModeSense6(0x3f, 0, true, uint8(alloc)) },
 		parse: func(ins *inspection, b []byte) error {
 			m, err := scsi.ParseModeSense6(b)
 			ins.writeProtected, ins.dpofua = m.WriteProtected, m.DPOFUA
 			return err
-		}},
+		},
+	},
 }
 
 // skip reports whether step i is not needed after what was found.

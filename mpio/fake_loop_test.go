@@ -17,11 +17,10 @@ type fakeLoop struct {
 }
 
 type fakeEvent struct {
-	at    int64
-	seq   int
-	fn    func()
-	dead  bool
-	index int
+	at   int64
+	seq  int
+	fn   func()
+	dead bool
 }
 
 type eventHeap []*fakeEvent

@@ -24,6 +24,7 @@ type fakeSession struct {
 	loginTakes int64
 	loginFails bool
 	intercept  func(cdb scsi.CDB) (answer, bool) // answers instead of the unit
+	poison     func(cdb scsi.CDB) bool           // commands that kill the session
 	rises      func(*flight)                     // told of each new zombie
 	unsent     bool                              // a cut catches commands before they leave
 
@@ -95,6 +96,10 @@ func (s *fakeSession) Submit(c *session.Command) bool {
 
 // arrive executes a command whose time has come, unless the target holds it.
 func (s *fakeSession) arrive(f *flight) {
+	if s.poison != nil && s.poison(f.cdb) {
+		s.cut(3 * sec)
+		return
+	}
 	if s.hold {
 		f.done = nil
 		return

@@ -30,8 +30,10 @@ func newFakeUnit(blocks int) *fakeUnit {
 	return &fakeUnit{
 		inquiry: scsi.InquiryData{Version: 6, CmdQue: true, Vendor: "TESTVEND", Product: "DISK", Revision: "0001"},
 		serial:  "SN0001",
-		designators: []scsi.Designator{{CodeSet: scsi.CodeSetBinary, Association: scsi.AssociationUnit, Type: scsi.DesignatorNAA,
-			ID: []byte{0x60, 0x01, 0x40, 0x51, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}}},
+		designators: []scsi.Designator{{
+			CodeSet: scsi.CodeSetBinary, Association: scsi.AssociationUnit, Type: scsi.DesignatorNAA,
+			ID: []byte{0x60, 0x01, 0x40, 0x51, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13},
+		}},
 		capacity: scsi.Capacity{LastLBA: uint64(blocks - 1), BlockSize: testBlock},
 		mode:     scsi.ModeData{DPOFUA: true},
 		data:     make([]byte, blocks*testBlock),

@@ -154,6 +154,26 @@ func TestFenceTimeout(t *testing.T) {
 	assert.Equal(t, uint64(1), r.d.Snapshot().FencesTimedOut)
 }
 
+func TestEachFenceHasItsOwnTime(t *testing.T) {
+	r := newRig(t, 3, func(c *Config) { c.FenceTimeout = 5 * time.Second }).up()
+	for i := range 2 {
+		r.only(i)
+		r.s[i].hold = true
+		r.write(i, 1, 1)
+		r.l.run(msec)
+		r.s[i].cut(1000 * sec)
+		r.l.run(3 * sec)
+	}
+	first, second := r.write(0, 1, 2), r.write(1, 1, 2)
+	assert.False(t, first.done || second.done)
+	r.l.run(sec)
+	assert.True(t, first.done)
+	assert.False(t, second.done)
+	r.l.run(2 * sec)
+	assert.True(t, second.done)
+	r.requireIdle()
+}
+
 // A is lost, the write is sent over B, B is lost too: both copies have to be settled.
 func TestTwoGenerations(t *testing.T) {
 	r := newRig(t, 3, nil).up()

@@ -51,8 +51,10 @@ func (d *Device) samePath(p *path, ins *inspection) error {
 		grown := id
 		grown.Capacity = d.identity.Capacity
 		if m, _ := scsi.SameUnit(d.identity, grown); m == scsi.Same {
-			d.emit(Event{Kind: CapacityChanged, Path: p.cfg.ID, State: p.state,
-				Text: fmt.Sprintf("the unit now has %v, the device keeps %v until it is opened again", id.Capacity, d.identity.Capacity)})
+			d.emit(Event{
+				Kind: CapacityChanged, Path: p.cfg.ID, State: p.state,
+				Text: fmt.Sprintf("the unit now has %v, the device keeps %v until it is opened again", id.Capacity, d.identity.Capacity),
+			})
 			return nil
 		}
 	}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/iscsimp/iscsimp/internal/block"
 	"github.com/iscsimp/iscsimp/scsi"
-	"github.com/iscsimp/iscsimp/session"
 )
 
 // answers makes a session answer reads and writes with a, n times; checks go through.
@@ -99,6 +98,15 @@ func TestShortReadIsNoSuccess(t *testing.T) {
 	r.requireIdle()
 }
 
+func TestLongReadIsNoSuccess(t *testing.T) {
+	r := newRig(t, 1, nil).up()
+	answers(r.s[0], 1<<30, answer{received: 512, over: true, residual: 512})
+	q := r.read(0, 1)
+	r.l.run(sec)
+	require.True(t, q.done)
+	require.ErrorIs(t, q.Err, block.ErrIO, "the target's idea of a block is another one")
+}
+
 func TestTaskSetFullLowersTheQueue(t *testing.T) {
 	r := newRig(t, 1, nil).up()
 	r.d.paths[0].ramp = 0
@@ -125,43 +133,21 @@ func TestTaskSetFullLowersTheQueue(t *testing.T) {
 // A command that kills every session it is sent over must not do so for ever.
 func TestPoisonCommandIsGivenUp(t *testing.T) {
 	r := newRig(t, 2, nil).up()
-	for i := range 2 {
-		s := r.s[i]
-		s.intercept = func(cdb scsi.CDB) (answer, bool) {
-			if cdb.Opcode() == scsi.OpRead10 {
-				r.l.after(0, func() { s.cut(3 * sec) })
-				return answer{status: scsi.Busy}, true
-			}
-			return answer{}, false
-		}
+	for _, s := range r.s {
+		s.poison = func(cdb scsi.CDB) bool { return cdb.Opcode() == scsi.OpRead10 }
 	}
 	q := r.read(0, 1)
-	r.l.run(200 * sec)
+	r.l.run(10 * sec)
+	assert.False(t, q.done, "a few losses are bad luck")
+	r.l.run(90 * sec)
 	require.True(t, q.done)
 	assert.ErrorIs(t, q.Err, block.ErrIO)
+	assert.Contains(t, q.Err.Error(), "sessions were lost under it")
+	w := r.write(0, 1, 1)
+	r.l.run(10 * sec)
+	assert.True(t, w.done)
+	assert.NoError(t, w.Err)
 	r.requireIdle()
-}
-
-func TestSessionsLostUnderACommand(t *testing.T) {
-	r := newRig(t, 1, nil).up()
-	r.s[0].intercept = func(cdb scsi.CDB) (answer, bool) {
-		if cdb.Opcode() == scsi.OpRead10 {
-			r.s[0].hold = true
-		}
-		return answer{}, false
-	}
-	q := r.read(0, 1)
-	r.s[0].delay = func() int64 { return 10 * usec }
-	for range 20 {
-		r.l.run(50 * usec)
-		r.s[0].lose(&session.Error{Kind: session.KindProtocol, Msg: "garbage"}, sec)
-		r.s[0].hold = false
-		r.l.run(3 * sec)
-		r.s[0].hold = !q.done
-	}
-	r.s[0].hold = false
-	r.l.run(sec)
-	assert.True(t, q.done)
 }
 
 func TestRepeatedErrorsDoNotFloodTheLog(t *testing.T) {
@@ -234,6 +220,11 @@ func TestChoosyCommandBlocksNobody(t *testing.T) {
 		r.l.run(msec)
 		assert.True(t, q.done)
 	}
+	r.s[0].room = 1
+	a, b := r.read(0, 1), r.read(1, 1)
+	r.l.run(msec)
+	assert.True(t, a.done)
+	assert.True(t, b.done, "nor those that wait behind it")
 	r.s[1].room = 1
 	r.l.run(100 * msec)
 	assert.True(t, choosy.done)

@@ -104,8 +104,10 @@ func TestSlowPathIsShedAndRecovers(t *testing.T) {
 		paths  int
 		every  int
 	}{
-		{"delay, two paths", false, 2, 4}, {"delay, three paths, reads", false, 3, 0},
-		{"slow server, three paths", true, 3, 4}, {"delay, writes only", false, 2, 1},
+		{"delay, two paths", false, 2, 4},
+		{"delay, three paths, reads", false, 3, 0},
+		{"slow server, three paths", true, 3, 4},
+		{"delay, writes only", false, 2, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t, c.paths, nil).up()
@@ -157,6 +159,29 @@ func TestSilentPathIsShedByAge(t *testing.T) {
 			assert.NotNil(t, f.data, "only writes are left there")
 		}
 	}
+}
+
+// What counts is the age of what is in flight, not only how much it is: a fast
+// path that stopped is worse than a slow one that works.
+func TestAgeCounts(t *testing.T) {
+	r := newRig(t, 2, nil).up()
+	r.s[0].delay = func() int64 { return 100 * usec }
+	r.s[1].delay = func() int64 { return 2 * msec }
+	for i := range 400 {
+		r.read(i, 1)
+		r.l.run(100 * usec)
+	}
+	r.l.run(10 * msec)
+	r.d.paths[1].ramp = 0
+	r.s[0].hold = true
+	r.read(0, 1)
+	require.Len(t, r.s[0].flights, 1)
+	r.l.run(50 * msec)
+	for i := range 10 {
+		r.read(i, 1)
+	}
+	assert.Len(t, r.s[0].flights, 1)
+	assert.Len(t, r.s[1].flights, 10)
 }
 
 func TestProbesAreFew(t *testing.T) {

@@ -22,8 +22,10 @@ func (d *Device) pathsChanged() {
 		d.loop.StopTimer(&d.noPathTimer)
 		if d.noPathTold {
 			d.noPathTold = false
-			d.emit(Event{Kind: PathsBack, Path: d.active[0].cfg.ID, Count: d.waiting(),
-				Text: fmt.Sprintf("a path is usable again after %v", waited.Round(time.Millisecond))})
+			d.emit(Event{
+				Kind: PathsBack, Path: d.active[0].cfg.ID, Count: d.waiting(),
+				Text: fmt.Sprintf("a path is usable again after %v", waited.Round(time.Millisecond)),
+			})
 		}
 		return
 	}
@@ -79,8 +81,10 @@ func (d *Device) onNoPathTimer() {
 	}
 	d.failing = true
 	n := d.waiting()
-	d.emit(Event{Kind: NoPathExpired, Count: n, Err: block.ErrIO,
-		Text: fmt.Sprintf("no usable path for %v: requests fail until one is back", time.Duration(d.loop.Now()-d.noPathSince).Round(time.Millisecond))})
+	d.emit(Event{
+		Kind: NoPathExpired, Count: n, Err: block.ErrIO,
+		Text: fmt.Sprintf("no usable path for %v: requests fail until one is back", time.Duration(d.loop.Now()-d.noPathSince).Round(time.Millisecond)),
+	})
 	d.failWaiting(d.noPathError)
 }
 

@@ -214,8 +214,10 @@ func (p *path) SessionDown(_ *session.Session, err *session.Error, _ int64) {
 	}
 	if n := p.raised; n > 0 {
 		p.raised = 0
-		p.dev.emit(Event{Kind: FenceRaised, Path: p.cfg.ID, Count: n,
-			Text: fmt.Sprintf("%d writes of unknown outcome: newer writes to their blocks wait until they are settled", n)})
+		p.dev.emit(Event{
+			Kind: FenceRaised, Path: p.cfg.ID, Count: n,
+			Text: fmt.Sprintf("%d writes of unknown outcome: newer writes to their blocks wait until they are settled", n),
+		})
 	}
 	p.dev.kick()
 }

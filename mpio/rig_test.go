@@ -35,8 +35,10 @@ func newRig(t testing.TB, n int, change func(*Config)) *rig {
 	r := &rig{t: t, l: newFakeLoop(), unit: newFakeUnit(4096)}
 	cfg := Config{Name: "disk", Target: "iqn.2026-01.test:disk", LUN: scsi.MakeLUN(1)}
 	cfg.NewSession = func(pc PathConfig, obs session.Observer) (Session, error) {
-		s := &fakeSession{l: r.l, unit: r.unit, obs: obs, cfg: pc, room: 64, honest: true,
-			loginTakes: msec, delay: func() int64 { return 100 * usec }}
+		s := &fakeSession{
+			l: r.l, unit: r.unit, obs: obs, cfg: pc, room: 64, honest: true,
+			loginTakes: msec, delay: func() int64 { return 100 * usec },
+		}
 		r.s = append(r.s, s)
 		return s, nil
 	}
