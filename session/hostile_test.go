@@ -87,7 +87,7 @@ func TestHostileTarget(t *testing.T) {
 		pdu.OpNOPIn, pdu.OpSCSIResponse, pdu.OpTaskMgmtResponse, pdu.OpLoginResponse, pdu.OpTextResponse,
 		pdu.OpDataIn, pdu.OpLogoutResponse, pdu.OpR2T, pdu.OpAsync, pdu.OpReject,
 	}
-	for range 3000 {
+	for range 1200 {
 		var raw []byte
 		for range rng.IntN(8) + 1 {
 			bhs := make([]byte, pdu.BHSLen)

@@ -44,11 +44,9 @@ func (o *outbound) room(n int) int {
 	return len(o.chunk.buf)
 }
 
+// nextChunk takes a chunk that is empty. The one before is full of bytes to be
+// sent: a chunk whose bytes have all left is emptied at once, by advance.
 func (o *outbound) nextChunk() {
-	if c := o.chunk; c != nil && c.busy == 0 {
-		c.buf = c.buf[:0]
-		return
-	}
 	if n := len(o.spare); n > 0 {
 		o.chunk = o.spare[n-1]
 		o.spare = o.spare[:n-1]

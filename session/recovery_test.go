@@ -93,9 +93,9 @@ func TestLossUnderLoad(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			everywhere(t, func(t *testing.T, at place) {
-				tgt := newTarget(t, at, diskOf(8<<20))
+				tgt := newTarget(t, at, diskOf(6<<20))
 				l := logIn(t, at, tgt, eager())
-				ld := newLoad(l, 5, 6, 90, 256)
+				ld := newLoad(l, 5, 4, 80, 256)
 				l.do(ld.start)
 				for range 3 {
 					tt.lose(l)
