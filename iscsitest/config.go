@@ -89,9 +89,13 @@ const (
 // default given.
 type Params struct {
 	HeaderDigest, DataDigest DigestPolicy
-	// MaxConnections per session, 1..65535. Default 1, which is all that is
-	// served for now.
+	// MaxConnections per session, 1..65535 (RFC 7143 §13.2). Default 1.
 	MaxConnections uint16
+	// ErrorRecoveryLevel is the highest negotiated, 0..2 (RFC 7143 §7.1.5). Of
+	// level 1 the target has Reject instead of the end of the connection for data
+	// digest errors of requests with a CmdSN, and refuses every SNACK; of level 2
+	// it has Logout for recovery, and refuses every TASK REASSIGN. Default 0.
+	ErrorRecoveryLevel uint8
 	// InitialR2T insists on InitialR2T=Yes. Default: the initiator's wish.
 	InitialR2T bool
 	// NoImmediateData insists on ImmediateData=No. Default: the initiator's wish.
@@ -133,6 +137,13 @@ type Quirks struct {
 	// ReinstateNeedsSecurity: as NoReinstatement, unless the login passed the
 	// security stage.
 	ReinstateNeedsSecurity bool
+	// JoinNeedsSecurity makes a login that names a session by its TSIH but skips
+	// the security stage open another session, as tgtd does.
+	JoinNeedsSecurity bool
+	// DropSessionWithConnection ends the session, with its other connections and
+	// all tasks, when one connection is lost, unless ErrorRecoveryLevel is 2, as
+	// LIO does.
+	DropSessionWithConnection bool
 	// SilentFailure closes the connection instead of answering a login that
 	// fails with its status.
 	SilentFailure bool
@@ -223,6 +234,7 @@ func (p *Params) validate() error {
 		{"CmdWindow", p.CmdWindow, 1, 65535},
 		{"DefaultTime2Wait", uint32(p.DefaultTime2Wait), 0, 3600},
 		{"DefaultTime2Retain", uint32(p.DefaultTime2Retain), 0, 3600},
+		{"ErrorRecoveryLevel", uint32(p.ErrorRecoveryLevel), 0, 2},
 	} {
 		if f.v < f.least || f.v > f.bound {
 			return fmt.Errorf("%s is %d, must be %d to %d", f.name, f.v, f.least, f.bound)

@@ -30,12 +30,11 @@ type conn struct {
 	index   int // PDUs received
 	cid     uint16
 
-	loggedOut bool // a Logout was answered
-
 	// Set at the end of the login, before anybody else knows the connection.
 	sess *session
 	neg  Negotiated
 
+	loggedOut atomic.Bool   // a Logout of this connection was answered
 	expStatSN atomic.Uint32 // acknowledged by the initiator
 	nextStat  atomic.Uint32 // StatSN of the next response
 	outIndex  atomic.Int64  // PDUs sent
@@ -92,8 +91,8 @@ func (c *conn) serve() {
 	if ok {
 		c.fullFeature()
 	}
-	if c.loggedOut {
-		c.awaitClose()
+	if c.loggedOut.Load() { // see leave
+		io.Copy(io.Discard, c.r)
 	}
 	c.closeWhenSent()
 	writer.Wait()
@@ -111,10 +110,11 @@ func (c *conn) serve() {
 // that comes along with the response for a failure.
 const logoutPatience = 100 * time.Millisecond
 
-// awaitClose reads and ignores what comes until the initiator closes.
-func (c *conn) awaitClose() {
+// leave has the reader of a connection that was logged out ignore what comes and
+// wait for the initiator to close. Any goroutine may call it.
+func (c *conn) leave() {
+	c.loggedOut.Store(true)
 	c.nc.SetReadDeadline(time.Now().Add(logoutPatience))
-	io.Copy(io.Discard, c.r)
 }
 
 // receive reads one PDU; its memory is used again by the next call. With a
@@ -145,7 +145,7 @@ func (c *conn) fullFeature() {
 		if err != nil {
 			continue
 		}
-		if !c.sess.handle(c, p) {
+		if c.loggedOut.Load() || !c.sess.handle(c, p) {
 			return
 		}
 	}
@@ -155,7 +155,7 @@ func (c *conn) fullFeature() {
 func (c *conn) survives(p pdu.PDU, err error) bool {
 	frame, ok := errors.AsType[*pdu.FrameError](err)
 	if !ok {
-		if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+		if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !c.loggedOut.Load() {
 			c.t.cfg.Logf("connection %d: %v", c.number, err)
 		}
 		return false

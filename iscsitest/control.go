@@ -20,7 +20,8 @@ type SessionInfo struct {
 	Discovery  bool
 	Since      time.Time
 	Negotiated Negotiated
-	Conns      []ConnInfo
+	Conns      []ConnInfo // by rising CID
+	Lost       []uint16   // CIDs of connections that were lost and not logged out
 	ExpCmdSN   uint32
 	MaxCmdSN   uint32
 	Commands   uint64 // SCSI commands received
@@ -36,6 +37,10 @@ type ConnInfo struct {
 	Remote    net.Addr
 	StatSN    uint32 // of the next response
 	ExpStatSN uint32 // last received
+	Tasks     int    // SCSI commands received on it and not answered yet
+	// Negotiated has the digests and the SendMRDSL and RecvMRDSL of the
+	// connection; the rest is the session's.
+	Negotiated Negotiated
 }
 
 // Sessions returns all sessions, by rising TSIH. Those without connections wait
@@ -61,8 +66,14 @@ func (s *session) info() SessionInfo {
 		ExpCmdSN: s.expCmdSN, MaxCmdSN: s.maxCmdSN,
 		Commands: s.commands, Tasks: len(s.tasks), Pings: len(s.pings),
 	}
-	for _, c := range s.conns {
+	tasks := make(map[*conn]int)
+	for _, t := range s.tasks {
+		tasks[t.c]++
+	}
+	info.Lost = s.lockedLostCIDs()
+	for _, c := range s.lockedConns() {
 		info.Conns = append(info.Conns, ConnInfo{
+			Tasks: tasks[c], Negotiated: c.neg,
 			Number: c.number, CID: c.cid, Portal: c.portal.index, Remote: c.nc.RemoteAddr(),
 			StatSN: c.nextStat.Load(), ExpStatSN: c.expStatSN.Load(),
 		})

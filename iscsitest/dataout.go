@@ -33,7 +33,7 @@ func (s *session) lockedSolicit(t *task) {
 			BufferOffset: r.off, DesiredDataLen: r.length,
 		}).AppendTo(o.bhs[:0])
 		t.r2tSN++
-		t.c.send(o)
+		s.lockedSend(t, o)
 	}
 }
 
@@ -50,6 +50,10 @@ func (s *session) lockedTTT() uint32 {
 func (s *session) dataOut(c *conn, p pdu.PDU) {
 	v := pdu.DataOutView(p.BHS)
 	s.mu.Lock()
+	if !s.lockedHas(c) { // logged out meanwhile
+		s.mu.Unlock()
+		return
+	}
 	t := s.tasks[v.ITT()]
 	if t == nil || t.c != c {
 		stale := t == nil && s.lockedStale(v)

@@ -30,45 +30,9 @@ func (s *session) nopOut(r *request) {
 		}
 		return
 	}
-	o := &outPDU{data: slices.Clone(r.data[:min(len(r.data), int(s.neg.SendMRDSL))])}
+	o := &outPDU{data: slices.Clone(r.data[:min(len(r.data), int(c.neg.SendMRDSL))])}
 	(&pdu.NOPIn{ITT: v.ITT(), TTT: pdu.ReservedTag}).AppendTo(o.bhs[:0])
 	c.reply(o)
-}
-
-// logout ends the session or connection (§11.14). It returns false: the
-// connection closes when the response is out.
-func (s *session) logout(r *request) bool {
-	v, c := pdu.LogoutView(r.header()), r.c
-	respond := func(res pdu.LogoutResult) {
-		o := &outPDU{}
-		(&pdu.LogoutResponse{
-			Response: res, ITT: v.ITT(),
-			Time2Wait: uint16(s.neg.DefaultTime2Wait), Time2Retain: uint16(s.neg.DefaultTime2Retain),
-		}).AppendTo(o.bhs[:0])
-		c.reply(o)
-	}
-	switch v.Reason() {
-	case pdu.LogoutCloseSession:
-		s.end(endLogout)
-		respond(pdu.LogoutDone)
-		c.loggedOut = true
-		return false
-	case pdu.LogoutCloseConnection:
-		if v.CID() != c.cid {
-			respond(pdu.LogoutNoCID)
-			return true
-		}
-		s.end(endLogout) // the only connection
-		respond(pdu.LogoutDone)
-		c.loggedOut = true
-		return false
-	case pdu.LogoutForRecovery:
-		respond(pdu.LogoutRecoveryUnsupported)
-		return true
-	}
-	c.violation(v, "unknown reason code (§11.14.1)")
-	c.reject(r.header(), pdu.RejectInvalidField)
-	return true
 }
 
 // textExchange is a Text negotiation that takes several PDUs (§11.10).
@@ -146,7 +110,7 @@ func (s *session) forget(itt uint32) {
 // sendText sends the next part of the answer. F=1 ends the exchange, if the
 // initiator had nothing more to say either.
 func (s *session) sendText(c *conn, v pdu.TextView, x *textExchange) {
-	limit := int(s.neg.SendMRDSL)
+	limit := int(c.neg.SendMRDSL)
 	if n := int(s.params.TextLength); n > 0 {
 		limit = min(limit, n)
 	}

@@ -26,7 +26,8 @@ type loginState struct {
 	node      *node // nil for unnamed discovery sessions
 	auth      AuthExchange
 	neg       *negotiation
-	passedSec bool // the security stage was passed
+	passedSec bool     // the security stage was passed
+	join      *session // that the login adds a connection to; nil: a new one
 	saidTPGT  bool
 
 	text []byte // of the request, until a PDU with C=0
@@ -66,7 +67,7 @@ func (c *conn) login() bool {
 }
 
 func (l *loginState) event(p pdu.PDU) *Event {
-	return &Event{Dir: FromInitiator, Portal: l.c.portal.index, Conn: l.c.number, BHS: p.BHS, Data: p.Data, Index: l.c.index - 1}
+	return &Event{Dir: FromInitiator, Portal: l.c.portal.index, Conn: l.c.number, CID: pdu.LoginView(p.BHS).CID(), BHS: p.BHS, Data: p.Data, Index: l.c.index - 1}
 }
 
 // inject applies the rules for a PDU of the login.
@@ -115,6 +116,9 @@ func (l *loginState) respond(r pdu.LoginResponse, text []byte, switchTo *pdu.Dig
 	if r.StatusClass == 0 && r.MaxCmdSN == 0 && r.ExpCmdSN == 0 {
 		r.ExpCmdSN = l.hdr.CmdSN
 		r.MaxCmdSN = l.hdr.CmdSN + l.params.CmdWindow - 1
+		if l.join != nil {
+			r.ExpCmdSN, r.MaxCmdSN = l.join.window()
+		}
 	}
 	o := &outPDU{data: text, noCmdSN: true, switchTo: switchTo}
 	r.AppendTo(o.bhs[:0])
@@ -235,9 +239,10 @@ func (l *loginState) identify(keys []KeyValue) (status pdu.LoginStatus, why stri
 		return status, "redirected", []KeyValue{{"TargetAddress", r.Address}}
 	}
 	if l.hdr.TSIH != 0 {
-		if status, why := l.c.t.checkTSIH(l.key(), l.hdr.TSIH); why != "" {
+		if l.join, status, why = l.c.t.findSession(l.key(), l.hdr.TSIH, l.hdr.CID); status != pdu.LoginSuccess {
 			return status, why, nil
 		}
+		l.neg.joins = true
 	}
 	if a := l.c.t.cfg.Authenticate; a != nil {
 		l.auth = a.Begin(l.initiator, l.target)
@@ -363,22 +368,46 @@ func (l *loginState) finish(text []byte) (done, goOn bool) {
 	}
 	c := l.c
 	c.neg, c.recvMax = res, int(res.RecvMRDSL)
+	c.digests = pdu.Digests{Header: res.HeaderDigest, Data: res.DataDigest}
+	secure := l.passedSec || l.stage == pdu.StageSecurity
+	if l.join != nil && (secure || !c.t.cfg.Quirks.JoinNeedsSecurity) {
+		return l.finishJoin(text)
+	}
 	s := c.t.establish(l)
 	if s == nil {
 		return l.fail(pdu.LoginServiceUnavailable, "the target is closing")
 	}
+	return l.enter(s, text)
+}
+
+// finishJoin ends a login that adds a connection to a session.
+func (l *loginState) finishJoin(text []byte) (done, goOn bool) {
+	c, s := l.c, l.join
+	c.t.establishing.Lock() // nobody else may take the CID or the place
+	defer c.t.establishing.Unlock()
+	if status, why := s.attach(c.cid); status != pdu.LoginSuccess {
+		return l.fail(status, why)
+	}
+	neg := s.neg // session-wide, but for these:
+	neg.HeaderDigest, neg.DataDigest = c.neg.HeaderDigest, c.neg.DataDigest
+	neg.SendMRDSL, neg.RecvMRDSL = c.neg.SendMRDSL, c.neg.RecvMRDSL
+	c.neg = neg
+	return l.enter(s, text)
+}
+
+// enter sends the Login Final-Response and makes the connection part of its session.
+func (l *loginState) enter(s *session, text []byte) (done, goOn bool) {
+	c := l.c
 	r := pdu.LoginResponse{Transit: true, CSG: l.stage, NSG: pdu.StageFullFeature, TSIH: s.tsih}
 	if c.t.cfg.Quirks.TSIHZero {
 		r.TSIH = 0
 	}
 	r.ExpCmdSN, r.MaxCmdSN = s.window()
-	c.digests = pdu.Digests{Header: res.HeaderDigest, Data: res.DataDigest}
 	digests := c.digests
 	c.sess = s
-	if !s.join(c, func() { l.respond(r, text, &digests) }) { // reinstated meanwhile
-		c.abort(false)
-		return false, false
+	if !s.join(c, func() { l.respond(r, text, &digests) }) {
+		return l.fail(pdu.LoginNoSession, "the session ended meanwhile")
 	}
-	c.t.cfg.Logf("connection %d: %s logged in to %s, TSIH %d", c.number, l.initiator, l.target, s.tsih)
+	c.t.cfg.Logf("connection %d: %s logged in to %s, TSIH %d, CID %d", c.number, l.initiator, l.target, s.tsih, c.cid)
 	return true, true
 }

@@ -26,6 +26,7 @@ type Negotiated struct {
 	MaxOutstandingR2T        uint32
 	DefaultTime2Wait         uint32
 	DefaultTime2Retain       uint32
+	ErrorRecoveryLevel       uint32
 }
 
 // negotiation is the target's side of the operational keys (RFC 7143 §6.2,
@@ -34,6 +35,7 @@ type negotiation struct {
 	params    Params
 	quirks    Quirks
 	discovery bool
+	joins     bool // the connection is not the first of its session
 	res       Negotiated
 	seen      map[string]bool   // keys of the initiator, to find those sent twice
 	asked     map[string]string // our proposals, until answered
@@ -134,7 +136,8 @@ var numericKeys = []numericKey{
 	},
 	{
 		"ErrorRecoveryLevel", fnMin, 0, 2,
-		func(*Params) uint64 { return 0 }, func(*Negotiated, uint64) {}, false,
+		func(p *Params) uint64 { return uint64(p.ErrorRecoveryLevel) },
+		func(r *Negotiated, v uint64) { r.ErrorRecoveryLevel = uint32(v) }, false,
 	},
 	{
 		"iSCSIProtocolLevel", fnMin, 0, 31,
@@ -155,7 +158,7 @@ func findNumeric(name string) *numericKey {
 func (n *negotiation) answer(keys []KeyValue) (out []KeyValue, status pdu.LoginStatus, why string) {
 	// FirstBurstLength must not exceed MaxBurstLength, so that is settled first.
 	for _, kv := range keys {
-		if kv.Key == "MaxBurstLength" {
+		if kv.Key == "MaxBurstLength" && !n.joins {
 			n.numeric(findNumeric(kv.Key), kv.Value)
 		}
 	}
@@ -211,6 +214,10 @@ func (n *negotiation) one(kv KeyValue) (value string, status pdu.LoginStatus, wh
 		return "", pdu.LoginInitiatorError, "key not allowed in a login"
 	}
 	if k := findNumeric(kv.Key); k != nil {
+		if n.joins {
+			n.complaint("%s is negotiated on the leading connection only (§13)", kv.Key)
+			return "Irrelevant", 0, ""
+		}
 		if k.irrelevant && n.discovery {
 			return "Irrelevant", 0, ""
 		}
@@ -324,7 +331,7 @@ func (n *negotiation) declare() (out []KeyValue) {
 		n.declared = true
 		n.res.RecvMRDSL = n.params.MaxRecvDataSegmentLength
 		out = append(out, KeyValue{"MaxRecvDataSegmentLength", strconv.FormatUint(uint64(n.res.RecvMRDSL), 10)})
-		if n.quirks.OfferKeys {
+		if n.quirks.OfferKeys && !n.joins {
 			out = append(out, n.propose("MaxOutstandingR2T", strconv.Itoa(int(n.params.MaxOutstandingR2T)))...)
 			out = append(out, n.propose("DefaultTime2Retain", strconv.Itoa(int(n.params.DefaultTime2Retain)))...)
 		}

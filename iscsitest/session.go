@@ -20,34 +20,44 @@ type sessionKey struct {
 	address   int // portal index + 1 for unnamed discovery sessions
 }
 
-// session is one iSCSI session. It is written for several connections; for now
-// a login that wants to add one is refused.
+// session is one iSCSI session with its connections (RFC 7143 §4.2). CmdSN, the
+// tasks and the LUNs belong to it; StatSN, digests and MaxRecvDataSegmentLength
+// to each connection.
 type session struct {
 	t         *Target
 	key       sessionKey
 	node      *node // nil for unnamed discovery sessions
 	discovery bool
 	tsih      uint16
-	neg       Negotiated // of the leading connection
+	neg       Negotiated // of the leading connection; conn.neg has what is not session-wide
 	cmdWindow uint32
 	params    Params
 	since     time.Time
 
+	// delivering is held while requests are carried out in the order of CmdSN;
+	// see deliverReady.
+	delivering sync.Mutex
+
 	mu       sync.Mutex // guards everything below
 	dead     bool
+	ready    []*request // whose turn has come, in order
 	expCmdSN uint32
 	maxCmdSN uint32 // the largest ever shown: it must not go back
 	inFlight uint32 // numbered SCSI tasks that were delivered and are not done
 	waiting  map[uint32]*request
 	tasks    map[uint32]*task // by ITT; from reception to response
-	conns    map[uint16]*conn
+	conns    map[uint16]*conn // by CID
+	lost     map[*conn]*lostConn
 	ua       map[*lun][]scsi.ASC // unit attentions not reported yet
 	nextTTT  uint32
+	dying    map[*task]bool    // taken out of tasks, and perhaps not aborted yet
 	pings    map[uint32]uint64 // TTT of NOP-Ins not answered yet, with their LUN
 	texts    map[uint32]*textExchange
-	timeout  *time.Timer     // runs while there is no connection
 	commands uint64          // SCSI commands received
 	aborted  map[uint32]bool // ITTs of tasks that ended early: their data may still come
+	// recovering: a connection has ended before, so that requests which were
+	// received may come again.
+	recovering bool
 }
 
 // request is a request PDU that is not carried out yet.
@@ -58,6 +68,8 @@ type request struct {
 	data   []byte
 	action Action
 	task   *task // of a SCSI command
+
+	admitted bool // checked, and to be carried out
 }
 
 func (r *request) header() pdu.BHS { return r.bhs[:] }
@@ -69,7 +81,7 @@ const (
 	endAborted    endReason = iota // by task management
 	endReinstated                  // by a login in its place
 	endLogout
-	endTimeout // Time2Retain ran out after the last connection was lost
+	endTimeout // Time2Retain ran out after a connection was lost
 	endDropped // by Target.DropSessions
 	endClosed  // Target.Close
 )
@@ -82,7 +94,7 @@ func (t *Target) establish(l *loginState) *session {
 	key := l.key()
 	secure := l.passedSec || l.stage == pdu.StageSecurity
 	q := t.cfg.Quirks
-	if q.NoReinstatement || (q.ReinstateNeedsSecurity && !secure) {
+	if q.NoReinstatement || (q.ReinstateNeedsSecurity && !secure) || l.join != nil {
 		t.mu.Lock()
 		if old := t.sessions[key]; old != nil {
 			t.extra[old] = true
@@ -91,13 +103,16 @@ func (t *Target) establish(l *loginState) *session {
 		t.mu.Unlock()
 	} else {
 		t.mu.Lock()
-		old, hung := t.sessions[key], t.limbo[key]
-		delete(t.limbo, key)
+		old := t.sessions[key]
 		t.mu.Unlock()
 		if old != nil {
 			t.cfg.Logf("session %d is reinstated", old.tsih)
 			old.end(endReinstated)
 		}
+		t.mu.Lock()
+		hung := t.limbo[key]
+		delete(t.limbo, key)
+		t.mu.Unlock()
 		for _, task := range hung {
 			task.abort(endReinstated)
 		}
@@ -109,7 +124,9 @@ func (t *Target) establish(l *loginState) *session {
 		aborted: make(map[uint32]bool),
 		waiting: make(map[uint32]*request),
 		tasks:   make(map[uint32]*task),
+		dying:   make(map[*task]bool),
 		conns:   make(map[uint16]*conn),
+		lost:    make(map[*conn]*lostConn),
 		ua:      make(map[*lun][]scsi.ASC),
 		pings:   make(map[uint32]uint64),
 		texts:   make(map[uint32]*textExchange),
@@ -154,18 +171,6 @@ func (t *Target) lockedSessions() []*session {
 	return all
 }
 
-// checkTSIH judges a login that names a session (§6.3.1): it would add a
-// connection, which is not supported yet.
-func (t *Target) checkTSIH(key sessionKey, tsih uint16) (pdu.LoginStatus, string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	s := t.sessions[key]
-	if s == nil || s.tsih != tsih {
-		return pdu.LoginNoSession, "no such session"
-	}
-	return pdu.LoginTooManyConnections, "one connection per session"
-}
-
 // join adds a connection whose login is done, and has the final response sent
 // before anybody else can send something; false if the session is over.
 func (s *session) join(c *conn, respond func()) bool {
@@ -179,51 +184,32 @@ func (s *session) join(c *conn, respond func()) bool {
 	return true
 }
 
-// connLost is called when a connection has ended, however it did. The tasks
-// are kept for as long as was Negotiated (§7.5, §13.16), the session too.
-func (s *session) connLost(c *conn) {
-	s.mu.Lock()
-	if s.conns[c.cid] == c {
-		delete(s.conns, c.cid)
-	}
-	keep := time.Duration(s.neg.DefaultTime2Wait+s.neg.DefaultTime2Retain) * time.Second
-	last := len(s.conns) == 0 && !s.dead
-	if last && keep > 0 {
-		s.timeout = time.AfterFunc(keep, func() { s.end(endTimeout) })
-	}
-	s.mu.Unlock()
-	if last && keep == 0 {
-		s.end(endTimeout)
-	}
-}
-
 // end ends the session: when it returns no task of it will change a medium any
 // more. Only tasks held with HoldHung or HoldZombie outlive some reasons.
-func (s *session) end(why endReason) {
+func (s *session) end(why endReason) { s.endBut(why, nil) }
+
+// endBut ends the session and leaves it to the caller to close one connection.
+func (s *session) endBut(why endReason, but *conn) {
 	t := s.t
 	s.mu.Lock()
 	s.dead = true
 	tasks := s.lockedTakeTasks(func(*task) bool { return true })
 	conns := s.lockedConns()
-	if s.timeout != nil {
-		s.timeout.Stop()
-	}
-	s.mu.Unlock()
-	for _, task := range tasks {
-		if !task.abort(why) {
-			t.mu.Lock()
-			t.limbo[s.key] = append(t.limbo[s.key], task)
-			t.mu.Unlock()
+	for _, lost := range s.lost {
+		if lost.timer != nil {
+			lost.timer.Stop()
 		}
 	}
+	s.mu.Unlock()
+	s.abortTasks(tasks, why)
 	t.mu.Lock()
 	if t.sessions[s.key] == s {
 		delete(t.sessions, s.key)
 	}
 	delete(t.extra, s)
 	t.mu.Unlock()
-	if why != endLogout { // Logout closes its connection after the answer
-		for _, c := range conns {
+	for _, c := range conns {
+		if c != but {
 			c.abort(why == endDropped)
 		}
 	}
@@ -234,16 +220,25 @@ func (s *session) lockedConns() []*conn {
 	for _, c := range s.conns {
 		conns = append(conns, c)
 	}
+	slices.SortFunc(conns, func(a, b *conn) int { return int(a.cid) - int(b.cid) })
 	return conns
 }
 
-// lockedTakeTasks removes the tasks picked, so that they cannot be answered.
+// lockedTakeTasks removes the tasks picked, so that they cannot be answered. The
+// caller must abort them. Those that somebody else took and is just aborting are
+// returned too, so that nobody says they are over before that is true.
 func (s *session) lockedTakeTasks(pick func(*task) bool) []*task {
 	var taken []*task
+	for task := range s.dying {
+		if pick(task) {
+			taken = append(taken, task)
+		}
+	}
 	for itt, task := range s.tasks {
 		if pick(task) {
 			taken = append(taken, task)
 			delete(s.tasks, itt)
+			s.dying[task] = true
 			s.lockedReleaseSlot(task)
 			if len(s.aborted) < maxAborted {
 				s.aborted[itt] = true
@@ -301,8 +296,10 @@ func (s *session) handle(c *conn, p pdu.PDU) bool {
 			s.dataOut(c, p)
 		}
 		return true
-	case pdu.OpSNACK:
-		c.violation(p.BHS, "SNACK at ErrorRecoveryLevel 0 (§11.16)")
+	case pdu.OpSNACK: // what is sent again would have to be kept; refusing is allowed at any level
+		if s.neg.ErrorRecoveryLevel == 0 {
+			c.violation(p.BHS, "SNACK at ErrorRecoveryLevel 0 (§11.16)")
+		}
 		c.reject(p.BHS, pdu.RejectSNACK)
 		return true
 	case pdu.OpSCSICommand, pdu.OpTaskMgmt, pdu.OpText, pdu.OpNOPOut, pdu.OpLogout:
@@ -330,7 +327,7 @@ func (c *conn) ackStatus(bhs pdu.BHS) {
 // event describes a PDU for predicates.
 func (s *session) event(c *conn, p pdu.PDU) *Event {
 	e := &Event{
-		Dir: FromInitiator, Portal: c.portal.index, Conn: c.number, TSIH: s.tsih,
+		Dir: FromInitiator, Portal: c.portal.index, Conn: c.number, CID: c.cid, TSIH: s.tsih,
 		BHS: p.BHS, Data: p.Data, Index: c.index - 1,
 	}
 	switch p.BHS.Opcode() {
@@ -357,132 +354,145 @@ func commandOf(v pdu.SCSICommandView) *Command {
 // comes, or at once if it is immediate (§4.2.2.1).
 func (s *session) numbered(c *conn, p pdu.PDU, action Action) bool {
 	r := &request{c: c, bhs: [pdu.BHSLen]byte(p.BHS), ahs: p.AHS, data: p.Data, action: action}
-	sn := p.BHS.CmdSN()
 	s.mu.Lock()
-	if s.dead {
+	if !s.lockedHas(c) {
 		s.mu.Unlock()
 		return false
 	}
+	s.lockedAdmit(r)
+	s.mu.Unlock()
+	if p.BHS.Immediate() {
+		if r.admitted {
+			s.carryOut(r)
+		}
+	} else {
+		s.deliverReady()
+	}
+	return !c.loggedOut.Load()
+}
+
+// lockedAdmit checks a request and puts it where it has to wait for its turn.
+func (s *session) lockedAdmit(r *request) {
+	c, bhs, sn := r.c, r.header(), r.header().CmdSN()
 	s.lockedUpdateWindow()
-	immediate := p.BHS.Immediate()
+	immediate := bhs.Immediate()
 	if !immediate {
-		if why := s.lockedOutside(sn); why != "" {
-			s.mu.Unlock()
-			c.violation(p.BHS, "CmdSN %d %s (§4.2.2.1)", sn, why)
-			return true // silently ignored
+		if why, retry := s.lockedOutside(sn); why != "" {
+			if !retry || !s.recovering { // else sent again by mistake, after a connection was lost (§7.2.1)
+				c.violation(bhs, "CmdSN %d %s (§4.2.2.1)", sn, why)
+			}
+			return // silently ignored
 		}
 	}
-	if s.discovery && !discoveryMay(p.BHS.Opcode()) {
-		s.mu.Unlock()
-		c.violation(p.BHS, "only Text and Logout are allowed in a discovery session (§4.3)")
-		c.reject(p.BHS, pdu.RejectProtocolError)
-		return true
+	if s.discovery && !discoveryMay(bhs.Opcode()) {
+		c.violation(bhs, "only Text and Logout are allowed in a discovery session (§4.3)")
+		c.reject(bhs, pdu.RejectProtocolError)
+		return
 	}
-	if p.BHS.Opcode() == pdu.OpSCSICommand && action.terminal != actReject {
+	if bhs.Opcode() == pdu.OpSCSICommand && r.action.terminal != actReject {
 		known, ok := s.lockedNewTask(r)
 		if !ok {
-			s.mu.Unlock()
 			if !known {
-				c.violation(p.BHS, "Initiator Task Tag is in use (§11.2.1.8)")
-				c.reject(p.BHS, pdu.RejectTaskInProgress)
+				c.violation(bhs, "Initiator Task Tag is in use (§11.2.1.8)")
+				c.reject(bhs, pdu.RejectTaskInProgress)
 			}
-			return true
+			return
 		}
 	}
-	var ready []*request
+	r.admitted = true
 	switch {
 	case immediate:
-		ready = append(ready, r)
+		s.lockedDeliver(r)
 	case sn == s.expCmdSN:
-		ready = s.lockedDrain(r)
+		s.lockedDrain(r)
 	default:
 		r.ahs, r.data = slices.Clone(r.ahs), slices.Clone(r.data)
 		s.waiting[sn] = r
 	}
-	s.lockedDeliver(ready)
-	s.mu.Unlock()
-	for _, r := range ready {
-		if !s.carryOut(r) {
-			return false
-		}
-	}
-	return true
 }
 
 // lockedOutside says why a CmdSN cannot be taken; empty if it can.
-func (s *session) lockedOutside(sn uint32) string {
+func (s *session) lockedOutside(sn uint32) (why string, received bool) {
 	switch {
-	case serial.Less(sn, s.expCmdSN):
-		return "was received before"
+	case serial.Less(sn, s.expCmdSN), s.waiting[sn] != nil:
+		return "was received before", true
 	case !serial.LessEq(sn, s.maxCmdSN):
-		return "is outside the command window"
-	case s.waiting[sn] != nil:
-		return "was received before"
+		return "is outside the command window", false
 	}
-	return ""
+	return "", false
 }
 
-// lockedDrain returns r, whose turn it is, and all requests waiting behind it.
-func (s *session) lockedDrain(r *request) []*request {
-	ready := []*request{r}
-	for {
-		s.expCmdSN++
-		next := s.waiting[s.expCmdSN]
-		if next == nil {
-			return ready
-		}
+// lockedDrain makes r, whose turn it is, and all requests waiting behind it ready.
+func (s *session) lockedDrain(r *request) {
+	for next := r; next != nil; next = s.waiting[s.expCmdSN] {
 		delete(s.waiting, s.expCmdSN)
-		ready = append(ready, next)
+		s.ready = append(s.ready, next)
+		s.lockedDeliver(next)
+		s.expCmdSN++
 	}
 }
 
-// lockedDeliver counts tasks whose turn has come against the command window.
-func (s *session) lockedDeliver(ready []*request) {
-	for _, r := range ready {
-		if r.task != nil && s.tasks[r.task.cmd.ITT] == r.task { // else aborted
-			r.task.delivered = true
-			s.inFlight += uint32(asNumber(!r.task.immediate))
+// lockedDeliver counts a task whose turn has come against the command window.
+func (s *session) lockedDeliver(r *request) {
+	if r.task != nil && s.tasks[r.task.cmd.ITT] == r.task { // else aborted
+		r.task.delivered = true
+		s.inFlight += uint32(asNumber(!r.task.immediate))
+	}
+}
+
+// deliverReady carries out all requests whose turn has come, in the order of
+// CmdSN over all connections. The memory of a request is that of the connection
+// it came from, whose reader waits here until somebody has carried it out.
+func (s *session) deliverReady() {
+	s.delivering.Lock()
+	defer s.delivering.Unlock()
+	for {
+		s.mu.Lock()
+		if len(s.ready) == 0 {
+			s.ready = nil
+			s.mu.Unlock()
+			return
 		}
+		r := s.ready[0]
+		s.ready = s.ready[1:]
+		s.mu.Unlock()
+		s.carryOut(r)
 	}
 }
 
-// carryOut performs a request whose turn has come; false ends the connection.
-func (s *session) carryOut(r *request) bool {
+// carryOut performs a request whose turn has come.
+func (s *session) carryOut(r *request) {
 	a := r.action
 	switch {
 	case a.terminal == actReject:
 		r.c.reject(r.header(), a.reason)
-		return true
 	case r.task != nil:
 		s.startTask(r)
-		return true
 	case a.terminal == actDrop:
-		return true
 	case a.delay > 0 || a.hang != nil:
 		r.ahs, r.data = slices.Clone(r.ahs), slices.Clone(r.data)
 		s.t.wg.Go(func() {
-			if r.c.pause(a) && !s.perform(r) {
-				r.c.closeWhenSent()
+			if r.c.pause(a) {
+				s.perform(r)
 			}
 		})
-		return true
+	default:
+		s.perform(r)
 	}
-	return s.perform(r)
 }
 
 // perform carries out a request that is no SCSI command.
-func (s *session) perform(r *request) bool {
+func (s *session) perform(r *request) {
 	switch r.header().Opcode() {
 	case pdu.OpText:
 		s.text(r)
 	case pdu.OpNOPOut:
 		s.nopOut(r)
 	case pdu.OpLogout:
-		return s.logout(r)
+		s.logout(r)
 	case pdu.OpTaskMgmt:
 		s.taskMgmt(r)
 	}
-	return true
 }
 
 // pause waits as an action for a PDU that is no SCSI command wants; false if

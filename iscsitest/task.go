@@ -211,6 +211,9 @@ func (s *session) execute(t *task) {
 func (t *task) abort(why endReason) bool {
 	t.exec.Lock()
 	defer t.exec.Unlock()
+	if t.over {
+		return true
+	}
 	if t.held != nil && why != endClosed {
 		switch t.held.Scope {
 		case HoldZombie:
@@ -221,11 +224,9 @@ func (t *task) abort(why endReason) bool {
 			}
 		}
 	}
-	if !t.over {
-		t.over = true
-		if t.ended != nil {
-			close(t.ended)
-		}
+	t.over = true
+	if t.ended != nil {
+		close(t.ended)
 	}
 	return true
 }
@@ -319,7 +320,7 @@ func (s *session) finish(t *task, res result) {
 // responseAction is what the rules say about a response.
 func (c *conn) responseAction(o *outPDU, cmd *Command) Action {
 	e := &Event{
-		Dir: FromTarget, Portal: c.portal.index, Conn: c.number, TSIH: c.sess.tsih,
+		Dir: FromTarget, Portal: c.portal.index, Conn: c.number, CID: c.cid, TSIH: c.sess.tsih,
 		BHS: o.bhs[:], Data: o.data, Index: int(c.outIndex.Load()), Command: cmd,
 	}
 	return merge(c.t.rules.match(e))
@@ -358,7 +359,15 @@ func (s *session) answer(t *task, out []*outPDU) {
 	}
 	delete(s.tasks, t.cmd.ITT)
 	s.lockedReleaseSlot(t)
-	t.c.send(out...)
+	s.lockedSend(t, out...)
+}
+
+// lockedSend sends on the connection of a task; nothing if that was logged out,
+// when no more must come (§11.14).
+func (s *session) lockedSend(t *task, out ...*outPDU) {
+	if s.lockedHas(t.c) {
+		t.c.send(out...)
+	}
 }
 
 // answer makes the PDUs that end the task: Data-In and status.
@@ -370,7 +379,7 @@ func (t *task) answer(res result) []*outPDU {
 	inStatus := res.status == scsi.Good && !t.s.params.SeparateStatus
 	if t.cmd.Read && !t.cmd.Write {
 		data := res.data[:min(len(res.data), int(t.edtl))]
-		segment := int(neg.SendMRDSL)
+		segment := int(t.c.neg.SendMRDSL)
 		if t.s.t.cfg.Quirks.IgnoreMRDSL {
 			segment = 64 << 10
 		}

@@ -21,20 +21,18 @@ func (s *session) taskMgmt(r *request) {
 	}
 	switch v.Function() {
 	case pdu.TMAbortTask:
-		task, res, ready := s.abortTask(v)
-		s.abortAll(task, func() { respond(res) })
-		for _, r := range ready {
-			if !s.carryOut(r) {
-				r.c.closeWhenSent()
-			}
-		}
+		task, res := s.abortTask(c, v)
+		s.abortAll(task, endAborted, func() {
+			respond(res)
+			s.t.wg.Go(s.deliverReady) // not here: this may be a part of it
+		})
 	case pdu.TMAbortTaskSet, pdu.TMClearTaskSet, pdu.TMLUNReset:
 		u := s.unit(v.LUN())
 		if u == nil {
 			respond(pdu.TMNoLUN)
 			return
 		}
-		s.abortAll(s.takeSet(v, u), func() { respond(pdu.TMComplete) })
+		s.abortAll(s.takeSet(v, u), endAborted, func() { respond(pdu.TMComplete) })
 	case pdu.TMTaskReassign:
 		respond(pdu.TMReassignUnsupported)
 	default:
@@ -53,11 +51,9 @@ func (s *session) unit(field uint64) *lun {
 
 // abortAll aborts tasks that were taken out of their sessions, then calls done.
 // If a medium may block that does not hold up the connection.
-func (s *session) abortAll(tasks []*task, done func()) {
+func (s *session) abortAll(tasks []*task, why endReason, done func()) {
 	work := func() {
-		for _, t := range tasks {
-			t.abort(endAborted)
-		}
+		s.abortTasks(tasks, why)
 		done()
 	}
 	for _, t := range tasks {
@@ -71,16 +67,20 @@ func (s *session) abortAll(tasks []*task, done func()) {
 
 // abortTask finds the task of ABORT TASK, or answers for one that is not there
 // (§11.6.1). It may be that requests get ready which waited for that one.
-func (s *session) abortTask(v pdu.TaskMgmtView) (tasks []*task, res pdu.TMResponse, ready []*request) {
+func (s *session) abortTask(c *conn, v pdu.TaskMgmtView) (tasks []*task, res pdu.TMResponse) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t := s.tasks[v.RefTaskTag()]; t != nil && uint64(t.cmd.LUN) == v.LUN() {
-		return s.lockedTakeTasks(func(x *task) bool { return x == t }), pdu.TMComplete, nil
+		if t.c != c {
+			c.violation(v, "ABORT TASK must come on the connection of the task (§11.5.1)")
+			return nil, pdu.TMRejected
+		}
+		return s.lockedTakeTasks(func(x *task) bool { return x == t }), pdu.TMComplete
 	}
 	ref := v.RefCmdSN()
 	inWindow := serial.LessEq(s.expCmdSN, ref) && serial.LessEq(ref, s.maxCmdSN)
 	if !inWindow || !serial.Less(ref, v.CmdSN()) {
-		return nil, pdu.TMNoTask, nil
+		return nil, pdu.TMNoTask
 	}
 	// The command was not received yet: its CmdSN counts as received, so that it
 	// is ignored when it comes.
@@ -88,12 +88,11 @@ func (s *session) abortTask(v pdu.TaskMgmtView) (tasks []*task, res pdu.TMRespon
 	switch {
 	case s.waiting[ref] != nil:
 	case ref == s.expCmdSN:
-		ready = s.lockedDrain(blank)
-		s.lockedDeliver(ready)
+		s.lockedDrain(blank)
 	default:
 		s.waiting[ref] = blank
 	}
-	return nil, pdu.TMComplete, ready
+	return nil, pdu.TMComplete
 }
 
 // takeSet takes out the tasks that a function on a whole unit ends, and tells

@@ -13,6 +13,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -31,6 +32,8 @@ type options struct {
 	trace     bool
 	readOnly  bool
 	tpgts     bool
+	conns     uint
+	erl       uint
 	params    iscsitest.Params
 	quirks    iscsitest.Quirks
 }
@@ -61,8 +64,25 @@ func parseFlags() options {
 	flag.BoolVar(&o.params.SeparateStatus, "separate-status", false, "send read status in a SCSI Response of its own")
 	flag.BoolVar(&o.quirks.TSIHZero, "tsih-zero", false, "quirk: answer logins with TSIH 0")
 	flag.BoolVar(&o.quirks.NoReinstatement, "no-reinstatement", false, "quirk: keep the old session on reinstatement")
+	flag.BoolVar(&o.quirks.JoinNeedsSecurity, "join-needs-security", false, "quirk: connections join a session through the security stage only")
+	flag.BoolVar(&o.quirks.DropSessionWithConnection, "drop-session-with-connection", false, "quirk: a lost connection ends its session below ErrorRecoveryLevel 2")
+	flag.UintVar(&o.conns, "max-connections", 1, "most `connections` per session")
+	flag.UintVar(&o.erl, "erl", 0, "highest ErrorRecoveryLevel, `0..2`")
+	flag.Func("time2wait", "DefaultTime2Wait in `seconds`", seconds(&o.params.DefaultTime2Wait))
+	flag.Func("time2retain", "DefaultTime2Retain in `seconds`", seconds(&o.params.DefaultTime2Retain))
 	flag.Parse()
+	o.params.MaxConnections = uint16(min(o.conns, 65535))
+	o.params.ErrorRecoveryLevel = uint8(min(o.erl, 255))
 	return o
+}
+
+// seconds parses a flag; the target checks the range.
+func seconds(v *uint16) func(string) error {
+	return func(text string) error {
+		n, err := strconv.ParseUint(text, 10, 16)
+		*v = uint16(n)
+		return err
+	}
 }
 
 func config(o options) iscsitest.Config {
