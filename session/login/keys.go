@@ -249,7 +249,7 @@ func (n *negotiator) takeAuth(value string) error {
 	if isReply(value) {
 		msg = fmt.Sprintf("the target answers AuthMethod=%s to a login without authentication", value)
 	}
-	return &Error{Status: 0x0201, Msg: msg, Hint: "this target does not let initiators in without authentication"}
+	return &Error{Status: 0x0201, Msg: msg, Hint: "this target lets no initiator in without authentication: give a CHAP user and secret"}
 }
 
 // changed is the error for a key that comes a second time with another value.

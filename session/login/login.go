@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/iscsimp/iscsimp/pdu"
+	"github.com/iscsimp/iscsimp/session/chap"
 )
 
 // Bounds on what a target may make us do before the login counts as failed.
@@ -30,6 +31,10 @@ type Config struct {
 	TPGT int
 	// Offer holds the values proposed; see DefaultOffer.
 	Offer Offer
+	// CHAP authenticates this login (RFC 7143 §12.1.3); it must be fresh. nil: no
+	// authentication. A target that wants none is let off in one-way CHAP only;
+	// see Result.AuthMethod.
+	CHAP *chap.Initiator
 	// Minimal leaves out every operational key that has a usable default. Some
 	// old targets close the connection on a key they do not know. A discovery
 	// session then starts in the operational stage, as RFC 7143 §6.3 allows:
@@ -48,12 +53,15 @@ type Request struct {
 // Error is a login that failed on what the target said.
 type Error struct {
 	// Status is the target's status when it refused (class 1, 2 or 3), 0201 when
-	// it wants authentication, or 0 when it broke the protocol.
+	// authentication failed, whichever side says so, or 0 when it broke the protocol.
 	Status pdu.LoginStatus
 	// Redirect is the portal a status of class 1 sends us to ("host:port").
 	Redirect string
 	Msg      string
 	Hint     string
+	// Err is the *chap.Error if this side ended the authentication, else nil. Msg
+	// and Hint have its words.
+	Err error
 }
 
 func (e *Error) Error() string {
@@ -63,6 +71,9 @@ func (e *Error) Error() string {
 	return e.Msg
 }
 
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
 // Machine is one login. Make one with New for each connection.
 type Machine struct {
 	cfg    Config
@@ -71,6 +82,7 @@ type Machine struct {
 	rounds int
 
 	neg      negotiator
+	auth     auth
 	authDone bool // the security stage was passed
 	tsih     uint16
 	done     bool
@@ -78,14 +90,14 @@ type Machine struct {
 
 // New makes a login.
 func New(cfg Config) *Machine {
-	return &Machine{cfg: cfg, neg: newNegotiator(cfg)}
+	return &Machine{cfg: cfg, neg: newNegotiator(cfg), auth: auth{chap: cfg.CHAP}}
 }
 
 // First gives the first request: the security stage, since several targets
 // reinstate a session, or add a connection to one, only in a login that passed
-// it. Minimal discovery sessions are the exception.
+// it. Minimal discovery sessions without authentication are the exception.
 func (m *Machine) First() Request {
-	if m.cfg.Discovery && m.cfg.Minimal {
+	if m.cfg.Discovery && m.cfg.Minimal && m.cfg.CHAP == nil {
 		m.stage = pdu.StageOperational
 		t := pdu.AppendKey(nil, "InitiatorName", m.cfg.InitiatorName)
 		return m.request(m.neg.offer(pdu.AppendKey(t, "SessionType", "Discovery")))
@@ -101,7 +113,7 @@ func (m *Machine) First() Request {
 		}
 		t = pdu.AppendKey(t, "TargetName", m.cfg.TargetName)
 	}
-	t = pdu.AppendKey(t, "AuthMethod", "None")
+	t = pdu.AppendKey(t, "AuthMethod", m.auth.methods())
 	return m.request(t)
 }
 
@@ -141,6 +153,9 @@ func (m *Machine) Step(resp pdu.LoginResponse, text []byte) (Request, error) {
 	if err != nil {
 		return Request{}, err
 	}
+	if answers, err = m.authenticate(answers); err != nil {
+		return Request{}, err
+	}
 	if resp.Transit {
 		return m.transit(resp, answers)
 	}
@@ -156,6 +171,8 @@ func (m *Machine) checkHeader(resp pdu.LoginResponse) error {
 		return protocolError("the target answers for login stage %d while stage %d is under way", resp.CSG, m.stage)
 	case resp.Transit && resp.Continue:
 		return protocolError("the target sets both the T and the C bit in a login response")
+	case resp.Transit && !m.asked():
+		return unauthenticated()
 	case resp.Transit && resp.NSG != m.nextStage():
 		return protocolError("the target goes to login stage %d instead of %d", resp.NSG, m.nextStage())
 	}
@@ -169,6 +186,9 @@ func (m *Machine) takeKeys() ([]byte, error) {
 	m.more = m.more[:0]
 	var answers []byte
 	err := pdu.WalkKeys(text, func(key, value []byte) error {
+		if handled, err := m.takeAuthKey(string(key), string(value)); handled || err != nil {
+			return err
+		}
 		var err error
 		answers, err = m.neg.take(answers, string(key), string(value))
 		if err == nil && len(answers) > maxAnswers {
@@ -198,20 +218,31 @@ func (m *Machine) transit(resp pdu.LoginResponse, answers []byte) (Request, erro
 		m.tsih, m.done = resp.TSIH, true
 		return Request{}, nil
 	}
-	m.authDone = true
+	if !m.auth.mayLeave() {
+		return Request{}, unauthenticated()
+	}
+	m.authDone, m.auth.left = true, true
 	m.stage = pdu.StageOperational
 	return m.request(m.neg.offer(answers)), nil
 }
 
-// request makes a request of the stage. All we have to say of a stage goes into
-// one request, so each asks for the transit to the next, also the empty ones
-// (RFC 7143 §6.3.3).
+// request makes a request of the stage. But for authentication, all we have to
+// say of a stage goes into one request, so each asks for the transit to the next,
+// also the empty ones (RFC 7143 §6.3.3).
 func (m *Machine) request(text []byte) Request {
-	return Request{Text: text, Header: pdu.Login{
+	r := Request{Text: text, Header: pdu.Login{
 		Transit: true, CSG: m.stage, NSG: m.nextStage(),
 		ISID: m.cfg.ISID, CID: m.cfg.CID, DataLen: len(text),
 	}}
+	if !m.asked() {
+		r.Header.Transit, r.Header.NSG = false, 0
+	}
+	return r
 }
+
+// asked reports whether a request made now, which is the last one made until an
+// answer to it was taken, asks for the transit to the next stage.
+func (m *Machine) asked() bool { return m.stage != pdu.StageSecurity || m.auth.asks() }
 
 func protocolError(format string, args ...any) *Error {
 	return &Error{Msg: fmt.Sprintf(format, args...)}

@@ -11,6 +11,7 @@ import (
 func (m *Machine) refused(resp pdu.LoginResponse, text []byte) *Error {
 	st := resp.LoginStatus()
 	e := &Error{Status: st, Msg: st.String()}
+	m.auth.explain(e)
 	if resp.StatusClass != 1 {
 		return e
 	}
