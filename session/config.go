@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/iscsimp/iscsimp/pdu"
+	"github.com/iscsimp/iscsimp/session/chap"
 )
 
 // Config describes one session. The zero value of each field means the
@@ -25,6 +26,13 @@ type Config struct {
 	// TPGT is the portal group tag that discovery gave for the portal;
 	// negative: not known. A login answered with another tag is refused.
 	TPGT int
+
+	// CHAP authenticates every login of the session (RFC 7143 §9.2.1, §12.1.3;
+	// node.session.auth.*, or discovery.sendtargets.auth.* with Discovery). With a
+	// mutual secret a target that does not prove itself is not logged in to;
+	// without one a target that wants no authentication is. Its Registry may be
+	// nil, which stands for one that the whole process shares. Default: none.
+	CHAP *chap.Config
 
 	// HeaderDigest, DataDigest ask for CRC32C (node.conn[0].iscsi.HeaderDigest).
 	// Default: None.

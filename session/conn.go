@@ -6,6 +6,7 @@ import (
 
 	"github.com/iscsimp/iscsimp/internal/loop"
 	"github.com/iscsimp/iscsimp/pdu"
+	"github.com/iscsimp/iscsimp/session/chap"
 	"github.com/iscsimp/iscsimp/session/login"
 )
 
@@ -34,6 +35,7 @@ type conn struct {
 
 	expStatSN uint32
 	machine   *login.Machine
+	chap      *chap.Initiator // nil: no authentication is configured
 	loginITT  uint32
 
 	in  inbound

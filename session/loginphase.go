@@ -16,7 +16,13 @@ const maxRedirects = 4
 // beginLogin sends the first Login Request over a fresh connection.
 func (s *Session) beginLogin(c *conn, st loop.Stream) {
 	c.stream = st
+	var err error
+	if c.chap, err = s.newCHAP(); err != nil { // New has checked the configuration
+		c.abort(&Error{Kind: KindLogin, Portal: s.cfg.Portal, Login: pdu.LoginAuthFailure, Msg: err.Error()})
+		return
+	}
 	c.machine = login.New(login.Config{
+		CHAP:          c.chap,
 		InitiatorName: s.cfg.InitiatorName,
 		TargetName:    s.cfg.TargetName,
 		Discovery:     s.cfg.Discovery,
@@ -113,6 +119,7 @@ func (c *conn) loginFailed(err error) *Error {
 	e.Msg, e.Hint, e.Login = le.Msg, le.Hint, le.Status
 	if le.Status != 0 {
 		e.Kind = KindLogin
+		c.refusedCHAP(le)
 	}
 	if le.Redirect == "" {
 		return e

@@ -68,7 +68,8 @@ func (s *Session) loggedIn(c *conn) {
 	s.fullTaken = s.fullTaken || !s.minimal
 	s.cuts = 0
 	s.tsih = up.TSIH
-	c.machine = nil
+	s.noteAuth(r)
+	c.machine, c.chap = nil, nil
 	s.to(evLoggedIn)
 	s.logins++
 	s.backoff, s.waitFloor, s.deadline, s.lastErr = 0, 0, 0, nil
@@ -88,7 +89,7 @@ func (s *Session) connClosed(c *conn, reason *Error) {
 		s.closed()
 		return
 	}
-	if was == StateLogin && s.followRedirect() {
+	if was == StateLogin && (s.followRedirect() || s.tryAgain()) {
 		return
 	}
 	if was == StateLogin && reason.Kind == KindTransport && c.stream != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/iscsimp/iscsimp/internal/loop"
 	"github.com/iscsimp/iscsimp/internal/serial"
+	"github.com/iscsimp/iscsimp/session/chap"
 )
 
 // Up tells the observer about a login that succeeded.
@@ -86,18 +87,23 @@ type Session struct {
 	tpgt   int
 
 	// Login and recovery.
-	minimal   bool   // offer the smallest set of keys; see cutShort
-	fullTaken bool   // a login with the full set succeeded
-	cuts      int    // logins in a row in which the peer hung up
-	redirect  string // dial here instead of the portal, once
-	redirects int
-	strayed   bool  // the last login was redirected
-	deadline  int64 // of the login or logout under way
-	retryAt   int64
-	backoff   time.Duration
-	failing   bool          // commands of a lost connection are being completed
-	waitFloor time.Duration // Time2Wait asked for by the target
-	lastErr   *Error
+	minimal   bool // offer the smallest set of keys; see cutShort
+	fullTaken bool // a login with the full set succeeded
+	cuts      int  // logins in a row in which the peer hung up
+	// Algorithms of CHAP that the target can do when it refused the configured
+	// list, else nil; again: a login with them is due at once. See refusedCHAP.
+	algorithms []chap.Algorithm
+	again      bool
+	toldOpen   bool   // that the target wants no authentication was logged
+	redirect   string // dial here instead of the portal, once
+	redirects  int
+	strayed    bool  // the last login was redirected
+	deadline   int64 // of the login or logout under way
+	retryAt    int64
+	backoff    time.Duration
+	failing    bool          // commands of a lost connection are being completed
+	waitFloor  time.Duration // Time2Wait asked for by the target
+	lastErr    *Error
 
 	// Keep-alive.
 	lastRecv, lastTaken int64
@@ -257,6 +263,10 @@ func (cfg Config) withDefaults() (Config, error) {
 	}
 	if cfg.Portal == "" {
 		return cfg, errors.New("session: no portal")
+	}
+	var err error
+	if cfg.CHAP, err = checkCHAP(cfg.CHAP); err != nil {
+		return cfg, fmt.Errorf("session: %w", err)
 	}
 	for _, f := range []struct {
 		name   string

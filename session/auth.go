@@ -1,0 +1,76 @@
+package session
+
+import (
+	"github.com/iscsimp/iscsimp/session/chap"
+	"github.com/iscsimp/iscsimp/session/login"
+)
+
+// challenges is shared by all logins of the process, so that none of them answers
+// a challenge that another one issued (RFC 7143 §9.2.1).
+var challenges = chap.NewRegistry()
+
+// checkCHAP validates what is configured, and gives it the registry of the process.
+func checkCHAP(given *chap.Config) (*chap.Config, error) {
+	if given == nil {
+		return nil, nil
+	}
+	cfg := *given
+	if cfg.Registry == nil {
+		cfg.Registry = challenges
+	}
+	_, err := chap.New(cfg)
+	return &cfg, err
+}
+
+// newCHAP makes this side's part of the authentication of one login, nil if none
+// is configured.
+func (s *Session) newCHAP() (*chap.Initiator, error) {
+	if s.cfg.CHAP == nil {
+		return nil, nil
+	}
+	cfg := *s.cfg.CHAP
+	if s.algorithms != nil {
+		cfg.Algorithms = s.algorithms
+	}
+	return chap.New(cfg)
+}
+
+// refusedCHAP notes, when a login was refused, whether another one with other
+// algorithms makes sense at once; see chap.Fallback. When that was tried already,
+// the next login begins with all of them again.
+func (c *conn) refusedCHAP(e *login.Error) {
+	if c.chap == nil {
+		return
+	}
+	s := c.s
+	s.algorithms = nil
+	if e.Err != nil { // this side does not accept the target
+		return
+	}
+	s.algorithms, s.again = chap.Fallback(c.chap.Offered(), c.chap.Chosen(), e.Status)
+}
+
+// tryAgain begins the second login that refusedCHAP wants.
+func (s *Session) tryAgain() bool {
+	if !s.again {
+		return false
+	}
+	s.again = false
+	s.log.Info("the target refuses the CHAP response: once more with other algorithms", "algorithms", s.algorithms)
+	s.dial()
+	return true
+}
+
+// noteAuth tells, once, of a target that did not want the authentication
+// configured for it. Discovery is often open although the targets are not.
+func (s *Session) noteAuth(r login.Result) {
+	if s.cfg.CHAP == nil || r.AuthMethod == "CHAP" || s.toldOpen {
+		return
+	}
+	s.toldOpen = true
+	if s.cfg.Discovery {
+		s.log.Debug("the target asks for no authentication in discovery")
+		return
+	}
+	s.log.Warn("the target asks for no authentication although CHAP is configured here; set it up on the target, or take it out here")
+}
