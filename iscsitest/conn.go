@@ -169,9 +169,10 @@ func (c *conn) survives(p pdu.PDU, err error) bool {
 		return false
 	}
 	// At ErrorRecoveryLevel 0 a digest error ends the connection (§7.8); the
-	// Reject lets the initiator know why.
+	// Reject lets the initiator know why. Above that the initiator sends the
+	// request again, in the gap that it leaves (§7.2.1).
 	c.reject(p.BHS, pdu.RejectDataDigest)
-	return false
+	return c.neg.ErrorRecoveryLevel > 0 && p.BHS.Opcode() != pdu.OpDataOut
 }
 
 // send queues PDUs to be written in this order. It never blocks.

@@ -133,6 +133,60 @@ func (t *Target) CutConnections(which func(SessionInfo) bool) int {
 	return n
 }
 
+// CutConnection resets the connection of a CID in the sessions picked, which live
+// on. It returns how many there were.
+func (t *Target) CutConnection(which func(SessionInfo) bool, cid uint16) int {
+	n := 0
+	for _, s := range t.pick(which) {
+		if c := s.conn(cid); c != nil {
+			c.abort(true)
+			n++
+		}
+	}
+	return n
+}
+
+// DropConnection tells the initiators of the sessions picked that the connection
+// of a CID ends, by the Asynchronous Message "connection drop" (RFC 7143 §11.9.1),
+// and then drops it. The message goes over another connection of the session if
+// there is one. It returns how many connections there were.
+func (t *Target) DropConnection(which func(SessionInfo) bool, cid uint16) int {
+	n := 0
+	for _, s := range t.pick(which) {
+		c := s.conn(cid)
+		if c == nil {
+			continue
+		}
+		n++
+		o := &outPDU{}
+		(&pdu.Async{
+			AsyncEvent: pdu.AsyncConnectionDrop, Param1: cid,
+			Param2: uint16(s.neg.DefaultTime2Wait), Param3: uint16(s.neg.DefaultTime2Retain),
+		}).AppendTo(o.bhs[:0])
+		via := c
+		for _, other := range t.connsOf([]*session{s}) {
+			if other != c {
+				via = other
+			}
+		}
+		if via == c {
+			c.send(o)
+			c.closeWhenSent()
+			continue
+		}
+		o.after = func() { c.abort(false) }
+		via.send(o)
+	}
+	return n
+}
+
+// conn returns the living connection of a CID, nil if there is none.
+func (s *session) conn(cid uint16) *conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conns[cid]
+}
+
 // connsOf returns all connections of the sessions.
 func (t *Target) connsOf(sessions []*session) []*conn {
 	var conns []*conn

@@ -30,7 +30,7 @@ type Event struct {
 	Dir     Direction
 	Portal  int     // index into Config.Portals; 0 at a FaultProxy
 	Conn    int     // number of the connection at this Target or FaultProxy, from 0
-	CID     uint16  // of the connection in its session; 0 at a FaultProxy
+	CID     uint16  // of the connection in its session
 	TSIH    uint16  // of the session, 0 before the login is done
 	BHS     pdu.BHS // the 48-byte header
 	Data    []byte  // the data segment

@@ -91,6 +91,11 @@ func OnConn(n int) Predicate {
 	return Func(fmt.Sprintf("OnConn(%d)", n), func(e *Event) bool { return e.Conn == n })
 }
 
+// OnCID picks the PDUs of the connections that have a CID in their session.
+func OnCID(cid uint16) Predicate {
+	return Func(fmt.Sprintf("OnCID(%d)", cid), func(e *Event) bool { return e.CID == cid })
+}
+
 // OnLUN picks the PDUs of commands to a logical unit, by its number.
 func OnLUN(lun uint16) Predicate {
 	return Func(fmt.Sprintf("OnLUN(%d)", lun), func(e *Event) bool {

@@ -20,6 +20,7 @@ type proxyConn struct {
 	endOnce        sync.Once
 
 	mu       sync.Mutex // guards everything below
+	cid      uint16
 	commands map[uint32]*Command
 	login    loginWatch
 	digests  pdu.Digests
@@ -62,6 +63,10 @@ func (c *proxyConn) event(s *stream, bhs pdu.BHS, data []byte) *Event {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := &Event{Dir: s.dir, Portal: c.p.cfg.Portal, Conn: c.number, BHS: bhs, Data: data, Index: s.index}
+	if s.dir == FromInitiator && bhs.Opcode() == pdu.OpLogin {
+		c.cid = pdu.LoginView(bhs).CID()
+	}
+	e.CID = c.cid
 	s.index++
 	switch bhs.Opcode() {
 	case pdu.OpSCSICommand:

@@ -2,14 +2,12 @@ package iscsitest
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/iscsimp/iscsimp/internal/serial"
 	"github.com/iscsimp/iscsimp/pdu"
 )
 
@@ -27,6 +25,7 @@ type Recorder struct {
 	records  []Record
 	commands map[taskKey]*Command // by connection and tag, for predicates
 	index    map[streamKey]int
+	cids     map[int]uint16 // by connection
 }
 
 type taskKey struct {
@@ -44,8 +43,9 @@ type Record struct {
 	At      time.Time
 	Dir     Direction
 	Portal  int
-	Conn    int // number of the connection
-	Index   int // number of the PDU on its connection and direction, from 0
+	Conn    int    // number of the connection
+	CID     uint16 // of the connection in its session, 0 if its login was not recorded
+	Index   int    // number of the PDU on its connection and direction, from 0
 	Header  [pdu.BHSLen]byte
 	Data    []byte   // with KeepData only
 	Command *Command // the SCSI command it belongs to, if any
@@ -61,7 +61,7 @@ func (r *Record) Trace() string {
 
 func (r *Record) event() *Event {
 	return &Event{
-		Dir: r.Dir, Portal: r.Portal, Conn: r.Conn, BHS: r.BHS(), Data: r.Data,
+		Dir: r.Dir, Portal: r.Portal, Conn: r.Conn, CID: r.CID, BHS: r.BHS(), Data: r.Data,
 		Index: r.Index, Command: r.Command,
 	}
 }
@@ -76,10 +76,15 @@ func (r *Recorder) record(dir Direction, portal, conn int, bhs pdu.BHS, data []b
 	if r.index == nil {
 		r.index = make(map[streamKey]int)
 		r.commands = make(map[taskKey]*Command)
+		r.cids = make(map[int]uint16)
 	}
 	stream := streamKey{conn, dir}
 	rec.Index = r.index[stream]
 	r.index[stream]++
+	if rec.BHS().Opcode() == pdu.OpLogin {
+		r.cids[conn] = pdu.LoginView(rec.BHS()).CID()
+	}
+	rec.CID = r.cids[conn]
 	rec.Command = r.lockedCommand(conn, rec.BHS())
 	if limit := r.limit(); len(r.records) >= limit {
 		r.records = slices.Delete(r.records, 0, max(1, limit/10))
@@ -146,61 +151,4 @@ func (r *Recorder) Trace(conn int) string {
 		}
 	}
 	return b.String()
-}
-
-// CheckCmdSNOrder checks what an initiator must keep on each connection
-// (RFC 7143 §4.2.2.1): the CmdSN of its numbered requests rises, by one where
-// the session has no other connection; immediate requests carry the CmdSN that
-// the next numbered one will have. It returns nil or all that is wrong.
-func (r *Recorder) CheckCmdSNOrder() error {
-	conns := make(map[int]*cmdSNCheck)
-	var errs []error
-	for _, rec := range r.Records() {
-		c := conns[rec.Conn]
-		if c == nil {
-			c = new(cmdSNCheck)
-			conns[rec.Conn] = c
-		}
-		if why := c.check(rec.Dir, rec.BHS()); why != "" {
-			errs = append(errs, fmt.Errorf("connection %d, PDU %d: %s: %s", rec.Conn, rec.Index, why, rec.Trace()))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// cmdSNCheck follows the CmdSN of one connection.
-type cmdSNCheck struct {
-	known  bool
-	shared bool // the connection joined a session that had one
-	next   uint32
-}
-
-func (c *cmdSNCheck) check(dir Direction, bhs pdu.BHS) string {
-	if dir == FromTarget {
-		return ""
-	}
-	switch bhs.Opcode() {
-	case pdu.OpLogin:
-		c.known, c.next = true, bhs.CmdSN()
-		c.shared = pdu.LoginView(bhs).TSIH() != 0
-		return ""
-	case pdu.OpSCSICommand, pdu.OpTaskMgmt, pdu.OpText, pdu.OpNOPOut, pdu.OpLogout:
-	default:
-		return "" // has no CmdSN
-	}
-	sn := bhs.CmdSN()
-	if !c.known { // recording began later
-		c.known, c.next = true, sn
-	}
-	want := c.next
-	if !bhs.Immediate() {
-		c.next = sn + 1
-	}
-	switch {
-	case c.shared && serial.Less(sn, want):
-		return fmt.Sprintf("CmdSN %d after %d", sn, want-1)
-	case !c.shared && sn != want:
-		return fmt.Sprintf("CmdSN %d, expected %d", sn, want)
-	}
-	return ""
 }
