@@ -47,6 +47,12 @@ type Config struct {
 	// know the host by it, and the session identifiers are derived from it.
 	InitiatorName string
 
+	// CHAP authenticates the logins to the target. Default: no authentication.
+	CHAP CHAP
+	// DiscoveryCHAP authenticates discovery, unless OnlyGiven. Default: User and
+	// Secret of CHAP, where a portal asks for them.
+	DiscoveryCHAP CHAP
+
 	// Policy spreads commands over paths: see Policies (path_selector). Default "latency".
 	Policy string
 	// ReadOnly refuses everything that changes the medium. A LUN that is
@@ -137,6 +143,9 @@ func (c Config) withDefaults() (Config, error) {
 	if err != nil {
 		return c, err
 	}
+	if err := checkCHAP(c.CHAP, c.DiscoveryCHAP); err != nil {
+		return c, err
+	}
 	c.Portals, c.LoginTimeout, c.Logger = d.Portals, d.LoginTimeout, d.Logger
 	if c.Target == "" {
 		return c, invalidf("`iscsimp discover` lists the targets of a portal", "no target is given")
@@ -193,7 +202,7 @@ func (c Config) checkTimes() error {
 func (c Config) discovery() DiscoverConfig {
 	return DiscoverConfig{
 		Portals: c.Portals, InitiatorName: c.InitiatorName, LoginTimeout: c.LoginTimeout,
-		HeaderDigest: c.HeaderDigest, DataDigest: c.DataDigest,
+		HeaderDigest: c.HeaderDigest, DataDigest: c.DataDigest, CHAP: c.discoveryCHAP(),
 		Logger: c.Logger, Trace: c.Trace, Dial: c.Dial, Portable: c.Portable,
 	}
 }
@@ -208,6 +217,7 @@ func (c Config) session(portal string, tpgt int) session.Config {
 		// The same after every restart, so that a login ends what the session
 		// before it left behind; and another one for every session of this host.
 		ISID:                     session.DeriveISID(c.InitiatorName, c.Target, c.LUN.String(), portal),
+		CHAP:                     c.CHAP.config(),
 		HeaderDigest:             c.HeaderDigest,
 		DataDigest:               c.DataDigest,
 		MaxRecvDataSegmentLength: c.MaxRecvDataSegmentLength,

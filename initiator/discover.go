@@ -26,6 +26,9 @@ type DiscoverConfig struct {
 	// InitiatorName is this host's iSCSI name. Required. Targets decide by it
 	// what they show.
 	InitiatorName string
+	// CHAP authenticates the logins: discovery sessions for Discover, sessions to
+	// the target for Luns. Default: no authentication.
+	CHAP CHAP
 	// LoginTimeout bounds connecting, logging in and asking, at each portal
 	// (node.conn[0].timeo.login_timeout). Default 10 s.
 	LoginTimeout time.Duration
@@ -92,6 +95,7 @@ func Discover(ctx context.Context, cfg DiscoverConfig) (DiscoverResult, error) {
 	logger, stop := asynclog.New(cfg.Logger)
 	defer stop()
 	cfg.Logger = logger
+	cfg.CHAP.warn(logger)
 	result := DiscoverResult{Portals: make([]PortalReport, len(cfg.Portals))}
 	finds := make([][]session.TargetInfo, len(cfg.Portals))
 	for a := range cfg.ask(ctx, l) {
@@ -167,6 +171,7 @@ func (c DiscoverConfig) askOne(ctx context.Context, l loop.Loop, portal string) 
 		Portal:        portal,
 		ISID:          visitISID(c.InitiatorName, "discovery", portal),
 		TPGT:          -1,
+		CHAP:          c.CHAP.config(),
 		HeaderDigest:  c.HeaderDigest,
 		DataDigest:    c.DataDigest,
 		LoginTimeout:  c.LoginTimeout,
@@ -205,6 +210,9 @@ func (c DiscoverConfig) withDefaults() (DiscoverConfig, error) {
 		return c, invalidf("set InitiatorName to this host's iSCSI name", "no initiator name is given")
 	}
 	if err := CheckName(c.InitiatorName); err != nil {
+		return c, err
+	}
+	if err := checkCHAP(c.CHAP); err != nil {
 		return c, err
 	}
 	if c.LoginTimeout < 0 {

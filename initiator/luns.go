@@ -78,6 +78,7 @@ func Luns(ctx context.Context, target string, cfg DiscoverConfig) (LunsResult, e
 	logger, stop := asynclog.New(cfg.Logger)
 	defer stop()
 	cfg.Logger = logger
+	cfg.CHAP.warn(logger)
 	result := LunsResult{Portals: make([]PortalReport, len(cfg.Portals))}
 	found := make([][]LUNInfo, len(cfg.Portals))
 	var wg sync.WaitGroup
@@ -110,6 +111,7 @@ func (c DiscoverConfig) survey(ctx context.Context, l loop.Loop, target, portal 
 		Portal:        portal,
 		ISID:          visitISID(c.InitiatorName, "luns", portal),
 		TPGT:          -1,
+		CHAP:          c.CHAP.config(),
 		HeaderDigest:  c.HeaderDigest,
 		DataDigest:    c.DataDigest,
 		LoginTimeout:  c.LoginTimeout,

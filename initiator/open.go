@@ -43,6 +43,8 @@ func Open(ctx context.Context, cfg Config) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.CHAP.warn(d.log)
+	cfg.DiscoveryCHAP.warn(d.log)
 	d.findPaths(ctx)
 	select {
 	case err = <-d.starter.result:

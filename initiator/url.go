@@ -45,7 +45,7 @@ func parseURL(s string) (a Address, err error) {
 	if i := strings.LastIndexByte(authority, '@'); i >= 0 {
 		a.User, authority = authority[:i], authority[i+1:]
 		if strings.ContainsAny(a.User, ":%") {
-			return a, fmt.Errorf("a password must not stand in an address, where every user of this host can read it")
+			return a, fmt.Errorf("a password must not stand in an address, where every user of this host can read it: give it in a file or the environment, see --help")
 		}
 		if a.User == "" {
 			return a, fmt.Errorf("the user before @ is empty")

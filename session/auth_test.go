@@ -2,7 +2,6 @@ package session
 
 import (
 	"bytes"
-	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -10,25 +9,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/iscsimp/iscsimp/internal/chaptest"
 	"github.com/iscsimp/iscsimp/internal/transcript"
 	"github.com/iscsimp/iscsimp/iscsitest"
 	"github.com/iscsimp/iscsimp/pdu"
 	"github.com/iscsimp/iscsimp/session/chap"
 )
-
-// Secrets of tests and transcripts. Responses in transcripts are
-// hash(identifier, secret, challenge) of these.
-const (
-	aliceSecret   = "alice's own secret"
-	storageSecret = "what the storage knows"
-)
-
-func secretOf(t testing.TB, value string) chap.Secret {
-	t.Helper()
-	s, err := chap.NewSecret(value)
-	require.NoError(t, err)
-	return s
-}
 
 // counting is a source of bytes for challenges that can be foretold.
 type counting byte
@@ -46,9 +32,9 @@ func chapConfig(t *testing.T, c transcript.Cmd) *chap.Config {
 	if !c.Has("chap") && !c.Has("mutual") {
 		return nil
 	}
-	cfg := &chap.Config{User: "alice", Secret: secretOf(t, aliceSecret), Rand: new(counting), Registry: chap.NewRegistry()}
+	cfg := &chap.Config{User: chaptest.User, Secret: chaptest.SecretOf(t, chaptest.Secret), Rand: new(counting), Registry: chap.NewRegistry()}
 	if c.Has("mutual") {
-		cfg.MutualUser, cfg.MutualSecret = "storage", secretOf(t, storageSecret)
+		cfg.MutualUser, cfg.MutualSecret = chaptest.MutualUser, chaptest.SecretOf(t, chaptest.MutualSecret)
 	}
 	if list, ok := c.Args["algs"]; ok {
 		var err error
@@ -58,68 +44,13 @@ func chapConfig(t *testing.T, c transcript.Cmd) *chap.Config {
 	return cfg
 }
 
-// chapAuth puts a target's side of CHAP behind a test target.
-type chapAuth struct {
-	cfg  chap.TargetConfig
-	open bool // take None too
-}
-
-func (a *chapAuth) Begin(string, string) iscsitest.AuthExchange {
-	tgt, err := chap.NewTarget(a.cfg)
-	if err != nil {
-		panic(err)
-	}
-	return &chapExchange{chapAuth: a, tgt: tgt}
-}
-
-type chapExchange struct {
-	*chapAuth
-	tgt  *chap.Target
-	none bool
-}
-
-func (x *chapExchange) Required() bool { return !x.open }
-
-func (x *chapExchange) Step(keys map[string]string) (answer []iscsitest.KeyValue, done bool, status pdu.LoginStatus) {
-	offer, k := keys["AuthMethod"], chap.KeysFromMap(keys)
-	var text []byte
-	var err error
-	switch {
-	case offer != "" && x.open && strings.Contains(offer, "None"):
-		x.none = true
-		text = pdu.AppendKey(nil, "AuthMethod", "None")
-	case strings.Contains(offer, "CHAP"):
-		text = pdu.AppendKey(nil, "AuthMethod", "CHAP")
-	case offer != "":
-		return nil, false, pdu.LoginAuthFailure
-	case k.Algorithm != "":
-		text, err = x.tgt.Challenge(nil, k)
-	case k.Response != "":
-		text, err = x.tgt.Answer(nil, k)
-	}
-	if e, ok := errors.AsType[*chap.Error](err); ok {
-		return nil, false, e.Status()
-	}
-	_ = pdu.WalkKeys(text, func(k, v []byte) error {
-		answer = append(answer, iscsitest.KeyValue{Key: string(k), Value: string(v)})
-		return nil
-	})
-	return answer, x.none || x.tgt.Done(), pdu.LoginSuccess
-}
-
-func targetCHAP(t testing.TB) *chapAuth {
-	return &chapAuth{cfg: chap.TargetConfig{
-		User: "alice", Secret: secretOf(t, aliceSecret), MutualUser: "storage", MutualSecret: secretOf(t, storageSecret),
-	}}
-}
-
 func oneWay(t testing.TB) *chap.Config {
-	return &chap.Config{User: "alice", Secret: secretOf(t, aliceSecret)}
+	return &chap.Config{User: chaptest.User, Secret: chaptest.SecretOf(t, chaptest.Secret)}
 }
 
 func mutual(t testing.TB) *chap.Config {
 	cfg := oneWay(t)
-	cfg.MutualUser, cfg.MutualSecret = "storage", secretOf(t, storageSecret)
+	cfg.MutualUser, cfg.MutualSecret = chaptest.MutualUser, chaptest.SecretOf(t, chaptest.MutualSecret)
 	return cfg
 }
 
@@ -129,7 +60,7 @@ func TestCHAPLive(t *testing.T) {
 	for name, configure := range map[string]func(testing.TB) *chap.Config{"one-way": oneWay, "mutual": mutual} {
 		t.Run(name, func(t *testing.T) {
 			everywhere(t, func(t *testing.T, at place) {
-				tgt := newTarget(t, at, iscsitest.Config{Authenticate: targetCHAP(t)})
+				tgt := newTarget(t, at, iscsitest.Config{Authenticate: chaptest.New(t)})
 				l := logIn(t, at, tgt, Config{CHAP: configure(t)})
 				l.do(func() { l.s.Drop(nil) })
 				l.await("down")
@@ -144,26 +75,26 @@ func TestCHAPLive(t *testing.T) {
 // TestCHAPRefused: failures are those of authentication, final, and without the secret.
 func TestCHAPRefused(t *testing.T) {
 	wrong := oneWay(t)
-	wrong.Secret = secretOf(t, "not alice's secret")
+	wrong.Secret = chaptest.SecretOf(t, "not alice's secret")
 	stranger := oneWay(t)
 	stranger.User = "bob"
 	for name, tt := range map[string]struct {
 		chap *chap.Config
-		auth func(*chapAuth)
+		auth func(*chaptest.Authenticator)
 		want string
 	}{
 		"wrong secret":        {wrong, nil, "user or secret differ"},
 		"wrong user":          {stranger, nil, "user or secret differ"},
 		"none configured":     {nil, nil, "authentication failure"},
-		"target unproven":     {mutual(t), func(a *chapAuth) { a.cfg.Faults.WrongResponse = true }, "the CHAP response is wrong"},
-		"target is open":      {mutual(t), func(a *chapAuth) { a.cfg.Faults.NoAnswer = true }, "does not"},
-		"no common hash":      {oneWay(t), func(a *chapAuth) { a.cfg.Algorithms = []chap.Algorithm{chap.SHA1} }, "compare the algorithms"},
-		"SHA-1 taken for 7":   {&chap.Config{User: "alice", Secret: secretOf(t, aliceSecret), Algorithms: []chap.Algorithm{chap.SHA256}}, func(a *chapAuth) { a.cfg.Faults.SHA1As7 = true }, "user or secret differ"},
-		"unoffered algorithm": {oneWay(t), func(a *chapAuth) { a.cfg.Faults.Algorithm = chap.SHA1 }, "was not offered"},
+		"target unproven":     {mutual(t), func(a *chaptest.Authenticator) { a.Config.Faults.WrongResponse = true }, "the CHAP response is wrong"},
+		"target is open":      {mutual(t), func(a *chaptest.Authenticator) { a.Config.Faults.NoAnswer = true }, "does not"},
+		"no common hash":      {oneWay(t), func(a *chaptest.Authenticator) { a.Config.Algorithms = []chap.Algorithm{chap.SHA1} }, "compare the algorithms"},
+		"SHA-1 taken for 7":   {&chap.Config{User: chaptest.User, Secret: chaptest.SecretOf(t, chaptest.Secret), Algorithms: []chap.Algorithm{chap.SHA256}}, func(a *chaptest.Authenticator) { a.Config.Faults.SHA1As7 = true }, "user or secret differ"},
+		"unoffered algorithm": {oneWay(t), func(a *chaptest.Authenticator) { a.Config.Faults.Algorithm = chap.SHA1 }, "was not offered"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, at place) {
-				auth := targetCHAP(t)
+				auth := chaptest.New(t)
 				if tt.auth != nil {
 					tt.auth(auth)
 				}
@@ -175,7 +106,7 @@ func TestCHAPRefused(t *testing.T) {
 				require.Equal(t, pdu.LoginAuthFailure, down.err.Login)
 				require.True(t, down.err.Permanent())
 				require.Contains(t, down.err.Error(), tt.want)
-				require.NotContains(t, down.err.Error(), aliceSecret)
+				require.NotContains(t, down.err.Error(), chaptest.Secret)
 				require.Greater(t, down.retryAt-l.driver.Now(), int64(10*time.Second), "not tried again soon")
 			})
 		})
@@ -186,8 +117,8 @@ func TestCHAPRefused(t *testing.T) {
 // first time at the second attempt, afterwards at the first, and nobody hears of it.
 func TestCHAPFallback(t *testing.T) {
 	inBubble(t, func(t *testing.T, at place) {
-		auth := targetCHAP(t)
-		auth.cfg.Faults.SHA1As7 = true
+		auth := chaptest.New(t)
+		auth.Config.Faults.SHA1As7 = true
 		cfg := oneWay(t)
 		cfg.Algorithms = []chap.Algorithm{chap.SHA256, chap.MD5}
 		l := newLive(t, at, newTarget(t, at, iscsitest.Config{Authenticate: auth}), Config{CHAP: cfg})
@@ -202,8 +133,8 @@ func TestCHAPFallback(t *testing.T) {
 // TestCHAPNotWanted: one-way CHAP is not insisted on, mutual is.
 func TestCHAPNotWanted(t *testing.T) {
 	inBubble(t, func(t *testing.T, at place) {
-		auth := targetCHAP(t)
-		auth.open = true
+		auth := chaptest.New(t)
+		auth.Open = true
 		var log bytes.Buffer
 		tgt := newTarget(t, at, iscsitest.Config{Authenticate: auth})
 		l := logIn(t, at, tgt, Config{CHAP: oneWay(t), Logger: slog.New(slog.NewTextHandler(&log, nil))})
@@ -223,8 +154,8 @@ func TestCHAPNotWanted(t *testing.T) {
 // none answers another's.
 func TestReflectionAcrossSessions(t *testing.T) {
 	inBubble(t, func(t *testing.T, at place) {
-		auth := targetCHAP(t)
-		auth.cfg.Faults = chap.Faults{Mirror: &chap.Mirror{}, AnyInitiator: true, WrongResponse: true}
+		auth := chaptest.New(t)
+		auth.Config.Faults = chap.Faults{Mirror: &chap.Mirror{}, AnyInitiator: true, WrongResponse: true}
 		tgt := newTarget(t, at, iscsitest.Config{Authenticate: auth})
 		for i, want := range []string{"the CHAP response is wrong", "issued ourselves"} {
 			l := newLive(t, at, tgt, Config{CHAP: mutual(t), ISID: [6]byte{0x80, byte(i)}})
@@ -240,8 +171,8 @@ func TestCHAPConfig(t *testing.T) {
 	same.MutualSecret = same.Secret
 	for want, cfg := range map[string]*chap.Config{
 		"secrets of both directions are the same": same,
-		"user is empty":           {Secret: secretOf(t, aliceSecret)},
-		"there is no CHAP secret": {User: "alice"},
+		"user is empty":           {Secret: chaptest.SecretOf(t, chaptest.Secret)},
+		"there is no CHAP secret": {User: chaptest.User},
 	} {
 		base.CHAP = cfg
 		_, err := New(base, nil, nil)
