@@ -30,8 +30,10 @@ type Config struct {
 	Params Params
 	// Quirks make the target deviate from the RFC or from good manners.
 	Quirks Quirks
-	// Authenticate decides about logins; nil: AuthMethod=None and everybody is
+	// CHAP has initiators log in with CHAP; nil: AuthMethod=None and everybody is
 	// welcome.
+	CHAP *CHAP
+	// Authenticate decides about logins in place of CHAP; nil: not.
 	Authenticate Authenticator
 	// Recorder gets every PDU; nil: none.
 	Recorder *Recorder
@@ -249,6 +251,14 @@ func (p *Params) validate() error {
 func (c *Config) validate() error {
 	if err := c.Params.validate(); err != nil {
 		return err
+	}
+	if c.CHAP != nil {
+		if c.Authenticate != nil {
+			return errors.New("set CHAP or Authenticate, not both")
+		}
+		if err := c.CHAP.validate(); err != nil {
+			return err
+		}
 	}
 	names := map[string]bool{c.Name: true}
 	for _, n := range c.Targets {

@@ -244,13 +244,21 @@ func (l *loginState) identify(keys []KeyValue) (status pdu.LoginStatus, why stri
 		}
 		l.neg.joins = true
 	}
-	if a := l.c.t.cfg.Authenticate; a != nil {
-		l.auth = a.Begin(l.initiator, l.target)
-		if l.auth.Required() && l.stage != pdu.StageSecurity {
-			return pdu.LoginAuthFailure, "the security stage was skipped", nil
-		}
+	if l.auth = l.c.t.authentication(l); l.auth != nil && l.auth.Required() && l.stage != pdu.StageSecurity {
+		return pdu.LoginAuthFailure, "the security stage was skipped", nil
 	}
 	return pdu.LoginSuccess, "", nil
+}
+
+// authentication begins what the initiator has to pass; nil is nothing.
+func (t *Target) authentication(l *loginState) AuthExchange {
+	switch {
+	case t.cfg.CHAP != nil && t.cfg.CHAP.covers(l.discovery):
+		return t.cfg.CHAP.begin(t)
+	case t.cfg.Authenticate != nil:
+		return t.cfg.Authenticate.Begin(l.initiator, l.target)
+	}
+	return nil
 }
 
 // key is what the session would be known by (§4.4.3, §7.4.2).
@@ -301,17 +309,15 @@ func (l *loginState) negotiate(keys []KeyValue) (done, goOn bool) {
 
 // security takes the keys of the security stage (§6.3.2).
 func (l *loginState) security(keys []KeyValue) (out []KeyValue, ready bool, status pdu.LoginStatus) {
-	if l.auth != nil {
-		m := make(map[string]string)
-		for _, kv := range keys {
-			m[kv.Key] = kv.Value
-		}
-		return l.auth.Step(m)
-	}
+	own := make(map[string]string) // for the authentication
 	for _, kv := range keys {
 		switch kv.Key {
 		case "InitiatorName", "InitiatorAlias", "TargetName", "SessionType":
 		case "AuthMethod":
+			if l.auth != nil {
+				own[kv.Key] = kv.Value
+				continue
+			}
 			method := firstOf(kv.Value, "None")
 			if method == "Reject" {
 				return nil, false, pdu.LoginAuthFailure
@@ -322,8 +328,19 @@ func (l *loginState) security(keys []KeyValue) (out []KeyValue, ready bool, stat
 				l.neg.complaint("operational key %s in the security stage (§6.3.2)", kv.Key)
 				return nil, false, pdu.LoginInitiatorError
 			}
+			if l.auth != nil {
+				if _, twice := own[kv.Key]; twice {
+					l.neg.complaint("key %s was sent twice (§6.2)", kv.Key)
+					return nil, false, pdu.LoginInitiatorError
+				}
+				own[kv.Key] = kv.Value
+				continue
+			}
 			out = append(out, KeyValue{kv.Key, "NotUnderstood"})
 		}
+	}
+	if l.auth != nil {
+		return l.auth.Step(own)
 	}
 	return out, true, pdu.LoginSuccess
 }

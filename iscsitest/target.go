@@ -3,6 +3,7 @@ package iscsitest
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/iscsimp/iscsimp/pdu"
+	"github.com/iscsimp/iscsimp/session/chap"
 )
 
 // Target is an iSCSI target in this process. All methods may be called from
@@ -72,6 +74,12 @@ type portal struct {
 // (Addr "-").
 func NewTarget(cfg Config) (*Target, error) {
 	cfg.setDefaults()
+	if cfg.CHAP != nil {
+		own := *cfg.CHAP
+		own.registry = chap.NewRegistry()
+		own.Users = maps.Clone(own.Users)
+		cfg.CHAP = &own
+	}
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("iscsitest: %w", err)
 	}

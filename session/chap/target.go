@@ -19,6 +19,8 @@ type TargetConfig struct {
 	// User and Secret are the initiator's.
 	User   string
 	Secret Secret
+	// Users are the secrets of further initiators, by user name.
+	Users map[string]Secret
 	// MutualUser and MutualSecret are the target's own, for initiators that ask
 	// it to prove itself; without MutualSecret those are refused.
 	MutualUser   string
@@ -231,6 +233,9 @@ func (t *Target) Answer(dst []byte, keys Keys) ([]byte, error) {
 }
 
 func (t *Target) verify(keys Keys) error {
+	if secret, ok := t.cfg.Users[keys.Name]; ok {
+		t.cfg.User, t.cfg.Secret = keys.Name, secret
+	}
 	got, err := keys.parseResponse(t.hash())
 	if t.cfg.Faults.AnyInitiator {
 		return nil

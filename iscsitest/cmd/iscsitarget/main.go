@@ -1,5 +1,5 @@
 // Command iscsitarget serves the test kit's Target over TCP, so that foreign
-// initiators can be run against it. It is a tool for tests: everybody may log in.
+// initiators can be run against it. It is a tool for tests: without -chap everybody may log in.
 //
 // It prints one line "portal HOST:PORT" for each portal when it is ready, then
 // "ready", and serves until SIGINT, SIGTERM or the end of standard input (with
@@ -7,6 +7,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"syscall"
 
 	"github.com/iscsimp/iscsimp/iscsitest"
+	"github.com/iscsimp/iscsimp/session/chap"
 )
 
 type options struct {
@@ -34,6 +36,7 @@ type options struct {
 	tpgts     bool
 	conns     uint
 	erl       uint
+	chap      chapFlags
 	params    iscsitest.Params
 	quirks    iscsitest.Quirks
 }
@@ -70,6 +73,8 @@ func parseFlags() options {
 	flag.UintVar(&o.erl, "erl", 0, "highest ErrorRecoveryLevel, `0..2`")
 	flag.Func("time2wait", "DefaultTime2Wait in `seconds`", seconds(&o.params.DefaultTime2Wait))
 	flag.Func("time2retain", "DefaultTime2Retain in `seconds`", seconds(&o.params.DefaultTime2Retain))
+	flag.Func("chap", "let `USER:FILE` log in, with the secret in FILE, and nobody without CHAP; may be repeated", o.chap.user)
+	flag.Func("chap-mutual", "prove the target to be `USER:FILE`, with the secret in FILE", o.chap.mutual)
 	flag.Parse()
 	o.params.MaxConnections = uint16(min(o.conns, 65535))
 	o.params.ErrorRecoveryLevel = uint8(min(o.erl, 255))
@@ -83,6 +88,35 @@ func seconds(v *uint16) func(string) error {
 		*v = uint16(n)
 		return err
 	}
+}
+
+// chapFlags are the users known by flags.
+type chapFlags struct{ iscsitest.CHAP }
+
+func (c *chapFlags) user(text string) error {
+	name, secret, err := userAndSecret(text)
+	if err != nil {
+		return err
+	}
+	if c.Users == nil {
+		c.Users = make(map[string]chap.Secret)
+	}
+	c.Users[name] = secret
+	return nil
+}
+
+func (c *chapFlags) mutual(text string) (err error) {
+	c.MutualUser, c.MutualSecret, err = userAndSecret(text)
+	return err
+}
+
+func userAndSecret(text string) (string, chap.Secret, error) {
+	user, file, ok := strings.Cut(text, ":")
+	if !ok || user == "" {
+		return "", chap.Secret{}, errors.New("want USER:FILE")
+	}
+	secret, err := chap.LoadSecretFile(file)
+	return user, secret, err
 }
 
 func config(o options) iscsitest.Config {
@@ -99,6 +133,9 @@ func config(o options) iscsitest.Config {
 			Number: uint16(i), Size: o.size, BlockSize: uint32(o.blockSize), ReadOnly: o.readOnly,
 			PhysicalExponent: uint8(min(o.physical, 15)),
 		})
+	}
+	if len(o.chap.Users) > 0 || o.chap.MutualUser != "" {
+		cfg.CHAP = &o.chap.CHAP
 	}
 	if o.trace {
 		cfg.Recorder = &iscsitest.Recorder{Live: os.Stderr, Limit: 1000}
