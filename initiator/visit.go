@@ -184,6 +184,9 @@ func (v *visit) SessionSilent(*session.Session) {}
 // SessionAlive implements session.Observer.
 func (v *visit) SessionAlive(*session.Session) {}
 
+// SessionChanged implements session.Observer.
+func (v *visit) SessionChanged(*session.Session) {}
+
 // SessionClosed implements session.Observer.
 func (v *visit) SessionClosed(*session.Session) {
 	v.tell(&session.Error{Kind: session.KindClosed})

@@ -146,10 +146,11 @@ func (d *Device) refusesForm(o *io, s scsi.Sense) bool {
 func (d *Device) lost(o *io, p *path, err *session.Error, now int64) {
 	p.stat.lastError = err
 	response := err.Kind == session.KindResponse
-	if !response {
+	if !response && !err.Settled {
 		p.linkLost(err)
 	}
-	if err.Sent && o.kind.changes() {
+	// A settled one is over at the target, though its outcome is not known.
+	if err.Sent && !err.Settled && o.kind.changes() {
 		d.raise(o, p, now)
 	}
 	o.losses++

@@ -251,6 +251,9 @@ func (p *path) SessionAlive(*session.Session) {
 	p.dev.kick()
 }
 
+// SessionChanged implements session.Observer: there may be room again.
+func (p *path) SessionChanged(*session.Session) { p.dev.kick() }
+
 // SessionClosed implements session.Observer.
 func (p *path) SessionClosed(*session.Session) {
 	if p.closed {

@@ -34,7 +34,7 @@ func loggedInWorld(t testing.TB, params string) *world {
 	require.NoError(t, err)
 	w.s, w.cmds = s, map[string]*Command{}
 	s.Start()
-	s.Connected(w)
+	s.Connected(w.h, w)
 	sec := pdu.LoginResponse{Transit: true, CSG: pdu.StageSecurity, NSG: pdu.StageOperational, StatSN: 1, ExpCmdSN: 1, MaxCmdSN: 64}
 	give(w, pdu.AppendPDU(nil, sec.AppendTo(nil), nil, []byte("AuthMethod=None\x00"), pdu.Digests{}))
 	op := pdu.LoginResponse{Transit: true, CSG: pdu.StageOperational, NSG: pdu.StageFullFeature, TSIH: 1, StatSN: 2, ExpCmdSN: 1, MaxCmdSN: 64}

@@ -45,6 +45,12 @@ type Config struct {
 	InitialR2T               bool   // default No: unsolicited data is welcome
 	NoImmediateData          bool   // default: ImmediateData=Yes
 
+	// Connections is the number of connections in the session (MC/S, RFC 7143
+	// §4.2.1; node.session.iscsi.MaxConnections), 1 to 16, default 1. The target
+	// may allow fewer. With more than one, ErrorRecoveryLevel 2 is offered, since
+	// some targets give the whole session up with one connection below it.
+	Connections int
+
 	// CmdsMax bounds the commands in flight (node.session.cmds_max). Default
 	// 128, at most 4096. The target's command window binds besides.
 	CmdsMax int
@@ -102,6 +108,7 @@ type Stats struct {
 	TSIH          uint16
 	TPGT          int
 	Params        Params
+	Connections   int // logged in
 	InFlight      int
 	Room          int    // commands that Submit would take now
 	Logins        uint64 // successful ones

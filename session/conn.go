@@ -20,7 +20,7 @@ const (
 
 // conn is one connection of a session: it implements loop.Handler, so that a
 // driver can feed it bytes and fetch bytes from it. A new one is made for every dial.
-// Today a session has one at a time; what is per connection in RFC 7143 (StatSN, digests, CID, the task's
+// What is per connection in RFC 7143 (StatSN, digests, the segment size the target takes, CID, the task's
 // allegiance) is kept here, what is per session in Session.
 type conn struct {
 	s      *Session
@@ -28,6 +28,7 @@ type conn struct {
 	phase  phase
 	// dead is set once the connection is given up: nothing received on it counts any more.
 	dead    bool
+	closed  bool   // Closed came: no driver touches a buffer any more
 	reason  *Error // why, if this side gave it up
 	heard   bool   // a Login Response came
 	digests pdu.Digests
@@ -40,6 +41,17 @@ type conn struct {
 
 	in  inbound
 	out outbound
+
+	// maxSend is the target's MaxRecvDataSegmentLength on this connection.
+	maxSend uint32
+	// Keep-alive.
+	lastRecv, lastTaken int64
+	ping                *task
+	silent              bool
+	// How loaded and how fast the connection is, for choosing among several; see balance.go.
+	load    int
+	pace    float64
+	pacedAt int64
 	// backlog is set while the socket takes less than we have; bytes it takes
 	// then prove that the peer reads.
 	backlog    bool
@@ -48,8 +60,8 @@ type conn struct {
 	waiting    int // tasks answered whose data is still in the send queue
 }
 
-func newConn(s *Session) *conn {
-	c := &conn{s: s}
+func newConn(s *Session, cid uint16) *conn {
+	c := &conn{s: s, cid: cid}
 	c.in.buf = make([]byte, scratchSize)
 	return c
 }
@@ -63,7 +75,7 @@ func (c *conn) DidWrite(n int) {
 	c.out.advance(n)
 	s.bytesSent += uint64(n)
 	if c.backlog {
-		s.lastTaken = s.env.Now()
+		c.lastTaken = s.env.Now()
 	}
 	if c.backlog = c.out.pending() > 0; !c.backlog {
 		c.replies = 0
@@ -75,10 +87,7 @@ func (c *conn) DidWrite(n int) {
 
 // Closed implements loop.Handler.
 func (c *conn) Closed(err error) {
-	c.dead = true
-	if c.s.conn != c {
-		return
-	}
+	c.dead, c.closed = true, true
 	c.s.connClosed(c, c.closeReason(err))
 }
 
@@ -109,6 +118,14 @@ func (c *conn) closeReason(err error) *Error {
 		e.Kind = KindClosed
 	}
 	return e
+}
+
+// task gives the task with this tag if it is allegiant to c, or nil.
+func (c *conn) task(itt uint32) *task {
+	if t := c.s.tasks.find(itt); t != nil && t.conn == c {
+		return t
+	}
+	return nil
 }
 
 // header reserves room for one PDU header, with pdu's AppendTo to follow on

@@ -179,7 +179,7 @@ func TestStrangeStream(t *testing.T) {
 	w.s.Start()
 	late := w.h
 	w.s.Close()
-	w.s.Connected(w)
+	w.s.Connected(w.h, w)
 	late.Closed(io.EOF)
 	require.Equal(t, StateClosed, w.s.State())
 	require.Equal(t, []string{"closed", "abort"}, w.lines[len(w.lines)-2:])

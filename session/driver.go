@@ -20,16 +20,18 @@ type Driver struct {
 	dialFn  DialFunc
 	session *Session
 	timer   loop.Timer
-	cancel  context.CancelFunc // the dial under way
-	attempt uint64
+	dials   map[loop.Handler]*attempt // under way
 }
+
+// attempt is one dial.
+type attempt struct{ cancel context.CancelFunc }
 
 // NewDriver makes a driver over l; a nil dial means a net.Dialer.
 func NewDriver(l loop.Loop, dial DialFunc) *Driver {
 	if dial == nil {
 		dial = (&net.Dialer{KeepAlive: -1}).DialContext
 	}
-	d := &Driver{loop: l, dialFn: dial}
+	d := &Driver{loop: l, dialFn: dial, dials: map[loop.Handler]*attempt{}}
 	d.timer.Fn = func() { d.session.Tick() }
 	return d
 }
@@ -54,46 +56,44 @@ func (d *Driver) SetTimer(at int64) {
 
 // Dial implements Env.
 func (d *Driver) Dial(portal string, timeout time.Duration, h loop.Handler) {
-	d.CancelDial()
+	d.CancelDial(h)
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	d.attempt++
-	d.cancel = cancel
-	attempt := d.attempt
+	a := &attempt{cancel}
+	d.dials[h] = a
 	go func() {
 		c, err := d.dialFn(ctx, "tcp", portal)
-		if !d.loop.Post(func() { d.dialed(attempt, c, err, h) }) && c != nil {
+		if !d.loop.Post(func() { d.dialed(a, c, err, h) }) && c != nil {
 			c.Close()
 		}
 	}()
 }
 
 // CancelDial implements Env.
-func (d *Driver) CancelDial() {
-	if d.cancel != nil {
-		d.cancel()
-		d.cancel = nil
-		d.attempt++
+func (d *Driver) CancelDial(h loop.Handler) {
+	if a := d.dials[h]; a != nil {
+		a.cancel()
+		delete(d.dials, h)
 	}
 }
 
 // dialed hands a connection over to the loop.
-func (d *Driver) dialed(attempt uint64, c net.Conn, err error, h loop.Handler) {
-	if attempt != d.attempt { // canceled meanwhile
+func (d *Driver) dialed(a *attempt, c net.Conn, err error, h loop.Handler) {
+	if d.dials[h] != a { // canceled meanwhile
 		if c != nil {
 			c.Close()
 		}
 		return
 	}
-	d.cancel()
-	d.cancel = nil
+	a.cancel()
+	delete(d.dials, h)
 	if err != nil {
-		d.session.DialFailed(err)
+		d.session.DialFailed(h, err)
 		return
 	}
 	st, err := d.loop.Attach(c, h)
 	if err != nil {
-		d.session.DialFailed(err)
+		d.session.DialFailed(h, err)
 		return
 	}
-	d.session.Connected(st)
+	d.session.Connected(h, st)
 }

@@ -47,6 +47,9 @@ type Error struct {
 	Portal string
 	// Sent is true if bytes of the command concerned may have left this host.
 	Sent bool
+	// Settled is true if the target has provably ended the command concerned:
+	// what it did, if anything, is done, and no copy of it can be executed later.
+	Settled bool
 	// Login is the status of a refused login, for KindLogin.
 	Login pdu.LoginStatus
 	// Msg says what happened, in words; Hint what to do about it (may be empty).

@@ -44,7 +44,7 @@ func feedHostile(t *testing.T, p []byte, full bool, piece int) {
 		require.NoError(t, err)
 		w.s = s
 		s.Start()
-		s.Connected(w)
+		s.Connected(w.h, w)
 	}
 	c := &census{done: map[*Command]int{}}
 	var cmds []*Command

@@ -62,10 +62,10 @@ func (c *conn) ReadBuffers() (direct, scratch []byte) {
 // DidRead implements loop.Handler.
 func (c *conn) DidRead(n int) error {
 	s := c.s
-	s.lastRecv = s.env.Now()
+	c.lastRecv = s.env.Now()
 	s.bytesReceived += uint64(n)
-	if s.silent {
-		s.alive()
+	if c.silent {
+		c.alive()
 	}
 	in := &c.in
 	if in.remain > 0 {

@@ -9,40 +9,45 @@ import (
 // Keep-alive. Any byte received proves life; so does the peer's taking bytes
 // from a socket that was full. With something outstanding and nothing heard for
 // half of SuspectAfter a ping goes out; nothing heard for all of it makes the
-// session silent; nothing heard for NoopTimeout since the ping ends the
+// connection silent; nothing heard for NoopTimeout since the ping ends the
 // connection. An idle connection is pinged every NoopInterval. Pings are
 // immediate NOP-Outs: gotgt hangs on others, and the command window may be closed.
 
-// waitingSince gives the time since when an answer is due, 0 if none is.
-func (s *Session) waitingSince() int64 {
-	t := s.tasks.first()
+// waitingSince gives the time since when an answer is due on c, 0 if none is.
+func (c *conn) waitingSince() int64 {
+	tt := &c.s.tasks
+	t := tt.first()
+	for t != nil && t.conn != c {
+		t = tt.after(t)
+	}
 	if t == nil {
 		return 0
 	}
-	return max(t.at, s.lastRecv, s.lastTaken)
+	return max(t.at, c.lastRecv, c.lastTaken)
 }
 
-// nextKeepAlive is the time keepAlive wants to be called. While commands come
-// and go it stays ahead without being moved for each of them.
-func (s *Session) nextKeepAlive() int64 {
-	since := s.waitingSince()
+// nextKeepAlive is the time keepAlive wants to be called for c, 0 for never.
+// While commands come and go it stays ahead without being moved for each of them.
+func (c *conn) nextKeepAlive() int64 {
+	cfg := &c.s.cfg
+	since := c.waitingSince()
 	switch {
-	case s.conn.logoutSent:
-		return s.logoutAt // nothing new may follow a logout, pings neither
-	case since == 0 && s.cfg.NoopInterval < 0:
+	case c.dead, c.logoutSent: // nothing new may follow a logout, pings neither
+		return 0
+	case since == 0 && cfg.NoopInterval < 0:
 		return 0
 	case since == 0:
-		return s.lastRecv + int64(s.cfg.NoopInterval)
-	case s.ping == nil:
-		return since + int64(s.cfg.SuspectAfter)/2
-	case !s.silent:
-		return min(since+int64(s.cfg.SuspectAfter), s.pingDeadline(since))
+		return c.lastRecv + int64(cfg.NoopInterval)
+	case c.ping == nil:
+		return since + int64(cfg.SuspectAfter)/2
+	case !c.silent:
+		return min(since+int64(cfg.SuspectAfter), c.pingDeadline(since))
 	}
-	return s.pingDeadline(since)
+	return c.pingDeadline(since)
 }
 
-func (s *Session) pingDeadline(since int64) int64 {
-	return max(s.ping.at, since) + int64(s.cfg.NoopTimeout)
+func (c *conn) pingDeadline(since int64) int64 {
+	return max(c.ping.at, since) + int64(c.s.cfg.NoopTimeout)
 }
 
 // touch makes sure, at the start of a command, that the silence of its answer
@@ -54,52 +59,77 @@ func (s *Session) touch(now int64) {
 	}
 }
 
-// keepAlive looks for silence. Called at the times nextKeepAlive asked for.
-func (s *Session) keepAlive(now int64) {
-	if s.logoutAt != 0 && now >= s.logoutAt {
-		msg := "the target asked for a logout and commands were still in flight when its time was up"
-		if s.conn.logoutSent {
-			msg = "the target asked for a logout and did not answer it in time"
-		}
-		s.Drop(s.err(KindTarget, "%s", msg))
+// logoutOverdue goes on with a logout that the target asked for when commands
+// are still in flight: it is sent all the same, and ends them. If it is not
+// answered either, the session is given up.
+func (s *Session) logoutOverdue(now int64) {
+	if !s.conn.logoutSent && !s.conn.dead {
+		s.logoutAt = now + int64(s.cfg.LogoutTimeout)
+		s.sendLogout()
 		return
 	}
-	if s.conn.logoutSent {
+	s.logoutAt = 0
+	s.Drop(s.err(KindTarget, "the target asked for a logout and did not answer it in time"))
+}
+
+// keepAlive looks for silence on c. Called at the times nextKeepAlive asked for.
+func (c *conn) keepAlive(now int64) {
+	s := c.s
+	if c.dead || c.logoutSent {
 		return
 	}
-	since := s.waitingSince()
+	since := c.waitingSince()
 	quiet := time.Duration(now - since)
 	switch {
 	case since == 0:
-		if s.cfg.NoopInterval >= 0 && now-s.lastRecv >= int64(s.cfg.NoopInterval) {
-			s.sendPing(now)
+		if s.cfg.NoopInterval >= 0 && now-c.lastRecv >= int64(s.cfg.NoopInterval) {
+			c.sendPing(now)
 		}
-	case s.ping == nil:
+	case c.ping == nil:
 		if quiet >= s.cfg.SuspectAfter/2 {
-			s.sendPing(now)
+			c.sendPing(now)
 		}
-	case now >= s.pingDeadline(since):
-		s.Drop(s.err(KindTimeout, "nothing received for %v, and no answer to a ping", quiet.Round(time.Millisecond)))
-	case !s.silent && quiet >= s.cfg.SuspectAfter:
-		s.silent = true
-		s.obs.SessionSilent(s)
+	case now >= c.pingDeadline(since):
+		c.abort(s.err(KindTimeout, "nothing received for %v, and no answer to a ping", quiet.Round(time.Millisecond)))
+	case !c.silent && quiet >= s.cfg.SuspectAfter:
+		c.silent = true
+		s.tellSilence()
 	}
 }
 
 // alive ends a silence.
-func (s *Session) alive() {
-	s.silent = false
-	s.obs.SessionAlive(s)
+func (c *conn) alive() {
+	c.silent = false
+	c.s.tellSilence()
+}
+
+// tellSilence tells the observer when the session as a whole falls silent or
+// comes back: with several connections, as long as one answers it is not silent.
+func (s *Session) tellSilence() {
+	silent := s.conn != nil && s.conn.silent
+	for i := range s.members {
+		if m := &s.members[i]; m.up() && !m.conn.silent {
+			silent = false
+		}
+	}
+	if silent == s.silent || s.state != StateLoggedIn {
+		return
+	}
+	if s.silent = silent; silent {
+		s.obs.SessionSilent(s)
+	} else {
+		s.obs.SessionAlive(s)
+	}
 }
 
 // sendPing sends a NOP-Out that asks for an answer (RFC 7143 §11.18).
-func (s *Session) sendPing(now int64) {
-	t := s.tasks.add(taskNOP, now)
+func (c *conn) sendPing(now int64) {
+	s := c.s
+	t := s.tasks.add(taskNOP, c, now)
 	if t == nil {
 		return
 	}
-	c := s.conn
-	s.ping = t
+	c.ping = t
 	start := c.header()
 	t.pos = c.out.queued
 	p := pdu.NOPOut{
@@ -119,12 +149,10 @@ const maxReplies = 4096
 func (c *conn) nopIn(v pdu.NOPInView) error {
 	s := c.s
 	if v.ITT() != pdu.ReservedTag {
-		t := s.tasks.find(v.ITT())
-		if t == nil || t.kind != taskNOP {
-			return nil // an answer nobody waits for any more
-		}
-		s.tasks.remove(t)
-		s.ping = nil
+		if t := c.task(v.ITT()); t != nil && t.kind == taskNOP {
+			s.tasks.remove(t)
+			c.ping = nil
+		} // else an answer nobody waits for any more
 		return nil
 	}
 	if v.TTT() == pdu.ReservedTag || c.logoutSent {

@@ -72,13 +72,14 @@ type news struct {
 
 // live is a session on a loop, with a target that keeps a list of the rules it breaks.
 type live struct {
-	t      *testing.T
-	tgt    *iscsitest.Target
-	loop   loop.Loop
-	driver *Driver
-	s      *Session
-	news   chan news
-	onUp   func() // on the loop
+	t        *testing.T
+	tgt      *iscsitest.Target
+	loop     loop.Loop
+	driver   *Driver
+	s        *Session
+	news     chan news
+	onUp     func() // on the loop
+	onChange func() // on the loop
 
 	mu    sync.Mutex
 	conns []net.Conn // as dialed
@@ -105,6 +106,11 @@ func (l *live) SessionDown(_ *Session, err *Error, retryAt int64) {
 }
 func (l *live) SessionSilent(*Session) { l.tell(news{kind: "silent"}) }
 func (l *live) SessionAlive(*Session)  { l.tell(news{kind: "alive"}) }
+func (l *live) SessionChanged(*Session) {
+	if l.onChange != nil {
+		l.onChange()
+	}
+}
 func (l *live) SessionClosed(*Session) { l.tell(news{kind: "closed"}) }
 
 // newTarget makes a target that lives as long as the test.

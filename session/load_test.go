@@ -157,6 +157,9 @@ func (w *worker) CommandDone(c *Command) {
 		ld.lost++
 		w.send() // finds no room, and goes on when the session is up again
 		return
+	case c.Status == scsi.CheckCondition && isAttention(c.Sense):
+		w.send() // commands were cleared with a connection (RFC 7143 §11.14.5)
+		return
 	case c.Status != scsi.Good || c.Underflow || c.Overflow:
 		ld.wrong = append(ld.wrong, c.CDB.String()+": "+c.Status.String())
 	case c.Dir == DirWrite:
@@ -167,4 +170,9 @@ func (w *worker) CommandDone(c *Command) {
 	ld.busy--
 	w.next()
 	ld.kick()
+}
+
+func isAttention(sense []byte) bool {
+	s, ok := scsi.ParseSense(sense)
+	return ok && s.Key == scsi.KeyUnitAttention
 }

@@ -27,20 +27,55 @@ func (s *Session) beginLogin(c *conn, st loop.Stream) {
 		TargetName:    s.cfg.TargetName,
 		Discovery:     s.cfg.Discovery,
 		ISID:          s.cfg.ISID,
-		TPGT:          s.cfg.TPGT,
+		TPGT:          s.expectedTPGT(c),
 		Minimal:       s.minimal,
+		CID:           c.cid,
+		TSIH:          s.joinTSIH(c),
 		Offer: login.Offer{
 			HeaderDigest: s.cfg.HeaderDigest, DataDigest: s.cfg.DataDigest,
 			MaxRecvDataSegmentLength: s.cfg.MaxRecvDataSegmentLength,
 			MaxBurstLength:           s.cfg.MaxBurstLength,
 			FirstBurstLength:         s.cfg.FirstBurstLength,
-			MaxOutstandingR2T:        s.cfg.MaxOutstandingR2T,
+			MaxOutstandingR2T:        s.offeredR2Ts(),
 			InitialR2T:               s.cfg.InitialR2T,
 			ImmediateData:            !s.cfg.NoImmediateData,
-			MaxConnections:           1,
+			MaxConnections:           uint16(s.cfg.Connections),
+			ErrorRecoveryLevel:       s.offeredERL(),
 		},
 	})
 	c.sendLogin(c.machine.First())
+}
+
+// joinTSIH is the session that the login of c joins, 0 for a new one.
+func (s *Session) joinTSIH(c *conn) uint16 {
+	if s.memberOf(c) == nil {
+		return 0
+	}
+	return s.tsih
+}
+
+// offeredR2Ts: with ordered data sequences, levels above 0 allow one (§13.17).
+func (s *Session) offeredR2Ts() uint16 {
+	if s.offeredERL() > 0 {
+		return 1
+	}
+	return s.cfg.MaxOutstandingR2T
+}
+
+// expectedTPGT: a further connection must lead to the group of the first.
+func (s *Session) expectedTPGT(c *conn) int {
+	if s.memberOf(c) != nil && s.tpgt >= 0 {
+		return s.tpgt
+	}
+	return s.cfg.TPGT
+}
+
+// offeredERL: level 2 is of use only for the clean-up of a lost connection.
+func (s *Session) offeredERL() uint8 {
+	if s.cfg.Connections > 1 && !s.cfg.Discovery {
+		return 2
+	}
+	return 0
 }
 
 // sendLogin stamps and sends a Login Request. CmdSN does not advance during
@@ -80,6 +115,13 @@ func (c *conn) loginResponse(v pdu.LoginResponseView, text []byte) error {
 func (c *conn) enterFull(v pdu.LoginResponseView) {
 	s := c.s
 	r := c.machine.Result()
+	c.phase = phaseFull
+	c.digests = pdu.Digests{Header: r.HeaderDigest, Data: r.DataDigest}
+	c.maxSend = r.MaxSendDataSegmentLength
+	if s.memberOf(c) != nil { // the session's parameters stand
+		c.window(v.ExpCmdSN(), v.MaxCmdSN())
+		return
+	}
 	s.params = Params{
 		HeaderDigest: r.HeaderDigest, DataDigest: r.DataDigest,
 		MaxRecvDataSegmentLength: r.MaxRecvDataSegmentLength,
@@ -98,8 +140,6 @@ func (c *conn) enterFull(v pdu.LoginResponseView) {
 		TargetPortalGroupTag:     r.TargetPortalGroupTag,
 		TargetAlias:              r.TargetAlias,
 	}
-	c.phase = phaseFull
-	c.digests = pdu.Digests{Header: r.HeaderDigest, Data: r.DataDigest}
 	// A new session: the window starts afresh, whatever the last one had.
 	s.expCmdSN, s.maxCmdSN = v.ExpCmdSN(), v.MaxCmdSN()
 	if serial.Less(s.maxCmdSN, s.expCmdSN-1) {

@@ -9,17 +9,23 @@ import (
 // sendLogout asks to close the session (RFC 7143 §11.14, reason 0).
 func (s *Session) sendLogout() {
 	c := s.conn
-	t := s.tasks.add(taskLogout, s.env.Now())
+	t := s.tasks.add(taskLogout, c, s.env.Now())
 	if t == nil {
 		c.abort(s.err(KindClosed, "no room for a logout"))
 		return
 	}
 	c.logoutSent = true
+	c.sendLogout(t, pdu.LogoutCloseSession, c.cid)
+}
+
+// sendLogout queues a Logout. It is immediate: the window may be closed, or the
+// target may wait for a command that will never come.
+func (c *conn) sendLogout(t *task, reason pdu.LogoutReason, cid uint16) {
 	start := c.header()
 	t.pos = c.out.queued
 	p := pdu.Logout{
-		Immediate: true, Reason: pdu.LogoutCloseSession, ITT: t.itt, CID: c.cid,
-		CmdSN: s.cmdSN, ExpStatSN: c.expStatSN,
+		Immediate: true, Reason: reason, ITT: t.itt, CID: cid,
+		CmdSN: c.s.cmdSN, ExpStatSN: c.expStatSN,
 	}
 	c.out.chunk.buf = p.AppendTo(c.out.chunk.buf)
 	c.seal(start)
@@ -29,11 +35,17 @@ func (s *Session) sendLogout() {
 // logoutResponse ends the connection (§11.15): nothing may follow a logout.
 func (c *conn) logoutResponse(v pdu.LogoutResponseView) error {
 	s := c.s
-	t := s.tasks.find(v.ITT())
+	c.window(v.ExpCmdSN(), v.MaxCmdSN())
+	t := c.task(v.ITT())
 	if t == nil || t.kind != taskLogout {
 		return c.protocolErr("logout response for task %08x, which is not in flight", v.ITT())
 	}
 	s.tasks.remove(t)
+	for i := range s.members {
+		if m := &s.members[i]; m.state == memberCleaning && m.logout == t {
+			return s.memberLoggedOut(m, v)
+		}
+	}
 	kind, msg := KindClosed, "logged out"
 	if s.state == StateLoggedIn {
 		kind, msg = KindTarget, "logged out, as the target asked for"

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"time"
 
+	"github.com/iscsimp/iscsimp/internal/serial"
 	"github.com/iscsimp/iscsimp/pdu"
 	"github.com/iscsimp/iscsimp/scsi"
 )
@@ -58,7 +59,7 @@ func (c *conn) dispatch(bhs pdu.BHS, data []byte) error {
 // destination means discard. Login settles DataPDUInOrder and
 // DataSequenceInOrder as Yes, so data comes without holes (RFC 7143 §13.18-19).
 func (c *conn) dataInDest(v pdu.DataInView) (*task, []byte, error) {
-	t := c.s.tasks.find(v.ITT())
+	t := c.task(v.ITT())
 	if t == nil || t.kind != taskSCSI {
 		return nil, nil, c.protocolErr("Data-In for task %08x, which is not in flight", v.ITT())
 	}
@@ -87,11 +88,14 @@ func (c *conn) dataInDest(v pdu.DataInView) (*task, []byte, error) {
 func (c *conn) dataInDone(t *task, v pdu.DataInView) error {
 	c.window(v.ExpCmdSN(), v.MaxCmdSN())
 	if t == nil { // detached meanwhile; the slot is still there
-		if t = c.s.tasks.find(v.ITT()); t == nil {
+		if t = c.task(v.ITT()); t == nil {
 			return nil
 		}
 	}
 	t.next += uint32(v.DataLen())
+	if v.Ack() && c.s.params.ErrorRecoveryLevel > 0 {
+		c.acknowledgeData(v)
+	}
 	if !v.HasStatus() {
 		return nil
 	}
@@ -107,11 +111,23 @@ func (c *conn) dataInDone(t *task, v pdu.DataInView) error {
 	return c.answered(t)
 }
 
+// acknowledgeData answers the A bit of a Data-In (RFC 7143 §11.7.2, §11.16).
+func (c *conn) acknowledgeData(v pdu.DataInView) {
+	start := c.header()
+	p := pdu.SNACK{
+		Type: pdu.SNACKDataACK, LUN: v.LUN(), ITT: pdu.ReservedTag, TTT: v.TTT(),
+		ExpStatSN: c.expStatSN, BegRun: v.DataSN() + 1,
+	}
+	c.out.chunk.buf = p.AppendTo(c.out.chunk.buf)
+	c.seal(start)
+	c.flush()
+}
+
 // scsiResponse completes a command (RFC 7143 §11.4).
 func (c *conn) scsiResponse(v pdu.SCSIResponseView, data []byte) error {
 	c.window(v.ExpCmdSN(), v.MaxCmdSN())
 	c.status(v.StatSN())
-	t := c.s.tasks.find(v.ITT())
+	t := c.task(v.ITT())
 	if t == nil || t.kind != taskSCSI || t.waiting {
 		return c.protocolErr("SCSI response for task %08x, which is not in flight", v.ITT())
 	}
@@ -155,6 +171,7 @@ func senseOf(data []byte) []byte {
 func (c *conn) finish(t *task) {
 	cmd := t.cmd
 	if cmd == nil {
+		t.unloaded(c.s.env.Now(), true)
 		c.s.tasks.remove(t)
 		c.s.drained()
 		return
@@ -174,6 +191,7 @@ func (c *conn) complete(t *task) {
 		cmd.Received = int(t.next)
 	}
 	cmd.slot = 0
+	t.unloaded(c.s.env.Now(), true)
 	c.s.tasks.remove(t)
 	cmd.Owner.CommandDone(cmd)
 	c.s.drained()
@@ -183,17 +201,13 @@ func (c *conn) complete(t *task) {
 func (c *conn) completeWaiting() {
 	s := c.s
 	for t := s.tasks.first(); t != nil && c.waiting > 0; {
-		newer := t.newer
-		if t.waiting && c.out.sent >= t.end {
+		if t.waiting && t.conn == c && c.out.sent >= t.end {
 			c.waiting--
 			c.complete(t)
 			t = s.tasks.first() // the list may have changed altogether
 			continue
 		}
-		if newer == 0 {
-			return
-		}
-		t = &s.tasks.slots[newer-1]
+		t = s.tasks.after(t)
 	}
 }
 
@@ -209,12 +223,25 @@ func (c *conn) async(v pdu.AsyncView, data []byte) error {
 		// A renegotiation is answered by a fresh login, which settles everything anew.
 		wait := time.Duration(v.Param3()) * time.Second
 		s.log.Info("target asks for a logout", "within", wait)
-		s.logoutAt = s.env.Now() + int64(max(wait, 100*time.Millisecond))
+		// The Logout leaves in any case, in time for its answer (§11.9.1).
+		s.logoutAt = s.env.Now() + int64(max(wait*3/4, 100*time.Millisecond))
 		s.rearm()
 		s.drained()
-	case pdu.AsyncConnectionDrop, pdu.AsyncSessionDrop:
+	case pdu.AsyncConnectionDrop:
+		e := s.err(KindTarget, "the target announces that it drops the connection")
+		for i := range s.members {
+			if m := &s.members[i]; m.cid == v.Param1() && m.up() && m.conn != c {
+				m.conn.abort(e)
+				return nil
+			}
+		}
 		s.waitFloor = time.Duration(v.Param2()) * time.Second
-		return s.err(KindTarget, "the target announces that it drops the connection")
+		return e
+	case pdu.AsyncSessionDrop:
+		s.waitFloor = time.Duration(v.Param2()) * time.Second
+		e := s.err(KindTarget, "the target announces that it drops the session")
+		s.abortMembers(e)
+		return e
 	default:
 		s.log.Info("target sends an event", "event", ev.String())
 	}
@@ -237,15 +264,20 @@ func (c *conn) rejected(v pdu.RejectView, data []byte) error {
 		return e
 	}
 	bad := pdu.BHS(data[:pdu.BHSLen])
-	t := c.s.tasks.find(bad.ITT())
+	t := c.task(bad.ITT())
 	switch {
 	case t == nil:
 		return nil // of a task that is over
 	case t.kind == taskNOP && bad.Opcode() == pdu.OpNOPOut:
 		c.s.tasks.remove(t) // it answered, which is all a ping is for
-		c.s.ping = nil
+		c.ping = nil
 		return nil
 	case t.kind == taskSCSI && bad.Opcode() == pdu.OpSCSICommand && !t.waiting:
+		if !serial.Less(t.cmdSN, c.s.expCmdSN) {
+			// The target does not count the command: it would wait for its number
+			// for ever (RFC 7143 §7.3).
+			return e
+		}
 		if t.cmd != nil {
 			t.cmd.Err = e
 		}

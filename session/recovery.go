@@ -15,7 +15,7 @@ func (s *Session) dial() {
 
 func (s *Session) dialTo(addr string) {
 	now := s.env.Now()
-	s.conn = newConn(s)
+	s.conn = newConn(s, 0)
 	s.retryAt = 0
 	s.cmdSN = 1
 	s.deadline = now + int64(s.cfg.LoginTimeout)
@@ -29,22 +29,39 @@ func (s *Session) dialNow() {
 }
 
 // Connected is the answer to Env.Dial: st serves the handler given there.
-func (s *Session) Connected(st loop.Stream) {
-	if s.state != StateLogin || s.conn == nil || s.conn.stream != nil {
+func (s *Session) Connected(h loop.Handler, st loop.Stream) {
+	c := s.awaited(h)
+	if c == nil {
 		st.Abort(nil) // Close came first
 		return
 	}
-	s.lastRecv = s.env.Now()
-	s.beginLogin(s.conn, st)
+	c.lastRecv = s.env.Now()
+	s.beginLogin(c, st)
+}
+
+// awaited gives the connection that h is the handler of if it waits for its dial.
+func (s *Session) awaited(h loop.Handler) *conn {
+	c, ok := h.(*conn)
+	if !ok || c.stream != nil || c.dead {
+		return nil
+	}
+	if s.state == StateLogin && s.conn == c {
+		return c
+	}
+	if m := s.memberOf(c); s.state == StateLoggedIn && m != nil && m.state == memberJoining {
+		return c
+	}
+	return nil
 }
 
 // DialFailed is the other answer to Env.Dial.
-func (s *Session) DialFailed(err error) {
-	if s.state != StateLogin || s.conn == nil || s.conn.stream != nil {
+func (s *Session) DialFailed(h loop.Handler, err error) {
+	c := s.awaited(h)
+	if c == nil {
 		return
 	}
-	s.conn.dead = true
-	s.connClosed(s.conn, &Error{
+	c.dead, c.closed = true, true
+	s.connClosed(c, &Error{
 		Kind: KindTransport, Portal: s.cfg.Portal, Msg: "cannot connect", Err: err,
 		Hint: "check the address and port, the network and whether the target runs",
 	})
@@ -52,6 +69,10 @@ func (s *Session) DialFailed(err error) {
 
 // loggedIn enters the full-feature phase.
 func (s *Session) loggedIn(c *conn) {
+	if m := s.memberOf(c); m != nil {
+		s.joined(m)
+		return
+	}
 	if s.state != StateLogin {
 		return
 	}
@@ -73,7 +94,8 @@ func (s *Session) loggedIn(c *conn) {
 	s.to(evLoggedIn)
 	s.logins++
 	s.backoff, s.waitFloor, s.deadline, s.lastErr = 0, 0, 0, nil
-	s.lastRecv, s.lastTaken, s.silent, s.ping, s.logoutAt = s.env.Now(), 0, false, nil, 0
+	s.silent, s.logoutAt = false, 0
+	s.assemble(c)
 	s.rearm()
 	s.log.Debug("logged in", "tsih", up.TSIH, "tpgt", up.TPGT, "reinstated", up.Reinstated)
 	s.obs.SessionUp(s, up)
@@ -82,10 +104,18 @@ func (s *Session) loggedIn(c *conn) {
 // connClosed ends a connection: nothing touches its buffers any more. At
 // ErrorRecoveryLevel 0 the session ends with it (RFC 7143 §7.1.4).
 func (s *Session) connClosed(c *conn, reason *Error) {
+	switch m := s.memberOf(c); {
+	case m != nil:
+		if s.memberClosed(m, reason) {
+			return
+		}
+	case s.conn != c:
+		return
+	}
 	was := s.state
-	s.conn, s.ping, s.silent = nil, nil, false
+	s.conn, s.members, s.silent = nil, nil, false
 	if was == StateClosing {
-		s.failTasks(c, s.err(KindClosed, "the session was closed"))
+		s.failTasks(s.err(KindClosed, "the session was closed"))
 		s.closed()
 		return
 	}
@@ -104,7 +134,7 @@ func (s *Session) connClosed(c *conn, reason *Error) {
 	s.lastErr = reason
 	s.planRetry(reason)
 	s.log.Debug("session down", "was", was, "err", reason)
-	s.failTasks(c, reason)
+	s.failTasks(reason)
 	if s.state == StateClosing { // an owner closed the session meanwhile
 		s.closed()
 		return
@@ -158,34 +188,47 @@ func (s *Session) planRetry(reason *Error) {
 	s.waitFloor = 0
 }
 
-// failTasks completes everything that was in flight on c.
-func (s *Session) failTasks(c *conn, reason *Error) {
+// failTasks completes everything that was in flight.
+func (s *Session) failTasks(reason *Error) {
 	s.failing = true
 	defer func() { s.failing = false }()
 	sent, unsent := *reason, *reason
 	sent.Sent, unsent.Sent = true, false
 	for t := s.tasks.first(); t != nil; t = s.tasks.first() {
-		cmd, waiting, left := t.cmd, t.waiting, c.out.sent > t.pos
-		s.tasks.remove(t)
-		if cmd == nil {
-			continue
+		if t.conn.out.sent > t.pos {
+			s.end(t, &sent)
+		} else {
+			s.end(t, &unsent)
 		}
-		cmd.slot = 0
-		switch {
-		case waiting && (cmd.Err != nil || cmd.Status != scsi.Good):
-			// The target's answer is there already.
-		case waiting || left:
-			// A good status for data that was still in the send queue is none.
-			cmd.Err = &sent
-		default:
-			cmd.Err = &unsent
-		}
-		cmd.Owner.CommandDone(cmd)
 	}
 	if x := s.text; x != nil {
 		s.text = nil
 		x.done(nil, &sent)
 	}
+}
+
+// end ends a task without an answer that counts.
+func (s *Session) end(t *task, why *Error) {
+	cmd, waiting := t.cmd, t.waiting
+	if t.kind == taskSCSI {
+		t.unloaded(0, false)
+	}
+	s.tasks.remove(t)
+	if cmd == nil {
+		return
+	}
+	cmd.slot = 0
+	// An answer that waited for the send queue counts, but a good status for
+	// data that was still in there is none.
+	if !waiting || cmd.Err == nil && cmd.Status == scsi.Good {
+		cmd.Err = why
+		if waiting && !why.Sent {
+			sent := *why
+			sent.Sent = true
+			cmd.Err = &sent
+		}
+	}
+	cmd.Owner.CommandDone(cmd)
 }
 
 // rearm sets the timer for whatever is due next.
@@ -204,14 +247,10 @@ func (s *Session) nextDue() int64 {
 	case StateRecovering:
 		return s.retryAt
 	case StateLoggedIn:
-		if s.conn.dead {
-			return 0 // its end is on the way
+		if len(s.members) > 0 {
+			return earlier(s.nextMember(), s.logoutAt)
 		}
-		at := s.nextKeepAlive()
-		if s.logoutAt != 0 {
-			at = min(at, s.logoutAt)
-		}
-		return at
+		return earlier(s.conn.nextKeepAlive(), s.logoutAt)
 	}
 	return 0
 }
@@ -227,6 +266,7 @@ func (s *Session) Tick() {
 		}
 	case StateClosing:
 		if now >= s.deadline && s.conn != nil {
+			s.abortMembers(s.err(KindTimeout, "no answer to the logout"))
 			s.conn.abort(s.err(KindTimeout, "no answer to the logout"))
 			s.deadline = now + int64(s.cfg.LogoutTimeout)
 		}
@@ -235,17 +275,34 @@ func (s *Session) Tick() {
 			s.dialNow()
 		}
 	case StateLoggedIn:
-		s.keepAlive(now)
+		s.tickLoggedIn(now)
 	}
 	s.rearm()
+}
+
+func (s *Session) tickLoggedIn(now int64) {
+	if s.logoutAt != 0 && now >= s.logoutAt {
+		s.logoutOverdue(now)
+		return
+	}
+	if len(s.members) == 0 {
+		s.conn.keepAlive(now)
+		return
+	}
+	for i := range s.members {
+		if s.members[i].up() {
+			s.members[i].conn.keepAlive(now)
+		}
+	}
+	s.tickMembers(now)
 }
 
 func (s *Session) loginTimedOut() {
 	e := s.err(KindTimeout, "no complete login within %v", s.cfg.LoginTimeout)
 	e.Hint = "check that an iSCSI target answers at this portal"
 	if s.conn.stream == nil {
-		s.env.CancelDial()
-		s.conn.dead = true
+		s.env.CancelDial(s.conn)
+		s.conn.dead, s.conn.closed = true, true
 		s.connClosed(s.conn, e)
 		return
 	}

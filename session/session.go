@@ -47,6 +47,9 @@ type Observer interface {
 	// received for SuspectAfter. SessionAlive: bytes came again.
 	SessionSilent(s *Session)
 	SessionAlive(s *Session)
+	// SessionChanged: a connection joined the session or left it, or commands
+	// that waited for one can go.
+	SessionChanged(s *Session)
 	// SessionClosed is the last call, after Close.
 	SessionClosed(s *Session)
 }
@@ -58,9 +61,10 @@ type Env interface {
 	Now() int64
 	// Dial asks for a connection to portal, to be served by h. The answer is one
 	// call of Connected or DialFailed, later, on the loop, unless CancelDial came.
+	// Several may be under way, for different handlers.
 	Dial(portal string, timeout time.Duration, h loop.Handler)
-	// CancelDial withdraws the Dial under way.
-	CancelDial()
+	// CancelDial withdraws the Dial for h, if one is under way.
+	CancelDial(h loop.Handler)
 	// SetTimer asks for one call of Tick at the given time, replacing the one before; 0 = none.
 	SetTimer(at int64)
 	// Jitter gives a factor in [0,1).
@@ -76,8 +80,11 @@ type Session struct {
 	log *slog.Logger
 
 	state State
-	conn  *conn // the connection in use or being made; nil while waiting
-	tasks taskTable
+	// conn is the connection being made by the first login, and then the one
+	// that session-wide requests go over; nil while waiting.
+	conn    *conn
+	members []member // with several connections: all of them, conn included
+	tasks   taskTable
 
 	// Command numbering (RFC 7143 §4.2.2.1), per session.
 	cmdSN, expCmdSN, maxCmdSN uint32
@@ -106,16 +113,17 @@ type Session struct {
 	lastErr    *Error
 
 	// Keep-alive.
-	lastRecv, lastTaken int64
-	ping                *task
-	silent              bool
-	timerAt             int64
+	silent  bool // as last told to the observer
+	timerAt int64
 
 	logins, losses           uint64
 	bytesSent, bytesReceived uint64
 	text                     *textExchange
 	logoutAt                 int64 // the target asked for a logout: not later than this
 }
+
+// maxConnections bounds Config.Connections.
+const maxConnections = 16
 
 // New makes a session from cfg; env and obs must not be nil. It does nothing until Start.
 func New(cfg Config, env Env, obs Observer) (*Session, error) {
@@ -125,7 +133,7 @@ func New(cfg Config, env Env, obs Observer) (*Session, error) {
 	}
 	return &Session{
 		cfg: cfg, env: env, obs: obs, log: cfg.Logger,
-		tasks: newTaskTable(cfg.CmdsMax + extraTasks),
+		tasks: newTaskTable(cfg.CmdsMax + extraTasks + 2*cfg.Connections),
 		tpgt:  cfg.TPGT,
 	}, nil
 }
@@ -145,7 +153,7 @@ func (s *Session) State() State { return s.state }
 // Room is the number of commands Submit takes now: what the target's command
 // window (RFC 7143 §4.2.2.1) and CmdsMax leave; 0 unless logged in.
 func (s *Session) Room() int {
-	if s.state != StateLoggedIn || s.conn.dead || s.logoutAt != 0 || s.cfg.Discovery {
+	if s.state != StateLoggedIn || s.conn.dead && s.other(nil) == nil || s.logoutAt != 0 || s.cfg.Discovery {
 		return 0
 	}
 	window := serial.Diff(s.maxCmdSN+1, s.cmdSN)
@@ -154,14 +162,10 @@ func (s *Session) Room() int {
 
 // Oldest is the time the oldest unanswered command was submitted, 0 if there is none.
 func (s *Session) Oldest() int64 {
-	for t := s.tasks.first(); t != nil; {
+	for t := s.tasks.first(); t != nil; t = s.tasks.after(t) {
 		if t.kind == taskSCSI && t.cmd != nil {
 			return t.at
 		}
-		if t.newer == 0 {
-			break
-		}
-		t = &s.tasks.slots[t.newer-1]
 	}
 	return 0
 }
@@ -171,14 +175,28 @@ func (s *Session) Stats() Stats {
 	st := Stats{
 		State: s.state, Portal: s.cfg.Portal, ISID: s.cfg.ISID, TSIH: s.tsih, TPGT: s.tpgt,
 		Params: s.params, InFlight: s.tasks.scsi, Room: s.Room(),
-		Logins: s.logins, Losses: s.losses, RetryAt: s.retryAt, LastReceived: s.lastRecv,
+		Logins: s.logins, Losses: s.losses, RetryAt: s.retryAt,
 		BytesSent: s.bytesSent, BytesReceived: s.bytesReceived,
 	}
 	if s.lastErr != nil {
 		st.LastError = s.lastErr.Error()
 	}
-	if c := s.conn; c != nil && c.stream != nil && c.stream.LocalAddr() != nil {
-		st.LocalAddr = c.stream.LocalAddr().String()
+	if c := s.conn; c != nil {
+		st.LastReceived = c.lastRecv
+		if c.stream != nil && c.stream.LocalAddr() != nil {
+			st.LocalAddr = c.stream.LocalAddr().String()
+		}
+	}
+	if s.state == StateLoggedIn {
+		st.Connections = 1
+	}
+	if len(s.members) > 0 {
+		st.Connections = 0
+	}
+	for i := range s.members {
+		if s.members[i].up() {
+			st.Connections++
+		}
 	}
 	return st
 }
@@ -192,6 +210,7 @@ func (s *Session) Drop(err *Error) {
 	if err == nil {
 		err = s.err(KindClosed, "the connection was given up")
 	}
+	s.abortMembers(err)
 	s.conn.abort(err)
 }
 
@@ -226,7 +245,7 @@ func (s *Session) Close() {
 		s.to(evClose)
 		s.deadline = s.env.Now() + int64(s.cfg.LogoutTimeout)
 		if s.conn.stream == nil {
-			s.env.CancelDial()
+			s.env.CancelDial(s.conn)
 			s.conn = nil
 			s.closed()
 			return
@@ -241,7 +260,7 @@ func (s *Session) Close() {
 }
 
 func (s *Session) closed() {
-	s.conn, s.retryAt = nil, 0
+	s.conn, s.members, s.retryAt = nil, nil, 0
 	s.env.SetTimer(0)
 	s.to(evClosed)
 	s.obs.SessionClosed(s)
@@ -288,6 +307,12 @@ func (cfg Config) withDefaults() (Config, error) {
 	cfg.FirstBurstLength = min(cfg.FirstBurstLength, cfg.MaxBurstLength)
 	if cfg.MaxOutstandingR2T == 0 {
 		cfg.MaxOutstandingR2T = 8
+	}
+	if cfg.Connections == 0 {
+		cfg.Connections = 1
+	}
+	if cfg.Connections < 1 || cfg.Connections > maxConnections {
+		return cfg, fmt.Errorf("session: Connections is %d, must be from 1 to %d", cfg.Connections, maxConnections)
 	}
 	if cfg.CmdsMax == 0 {
 		cfg.CmdsMax = 128

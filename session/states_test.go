@@ -25,12 +25,12 @@ var stations = []struct {
 }{
 	{"free", func(*world) {}, StateFree},
 	{"dialing", func(w *world) { w.s.Start() }, StateLogin},
-	{"login", func(w *world) { w.s.Start(); w.s.Connected(w) }, StateLogin},
-	{"login given up", func(w *world) { w.s.Start(); w.s.Connected(w); w.drainOutput(); w.now = w.timer; w.s.Tick() }, StateLogin},
+	{"login", func(w *world) { w.s.Start(); w.s.Connected(w.h, w) }, StateLogin},
+	{"login given up", func(w *world) { w.s.Start(); w.s.Connected(w.h, w); w.drainOutput(); w.now = w.timer; w.s.Tick() }, StateLogin},
 	{"logged-in", func(w *world) { w.quick() }, StateLoggedIn},
 	{"given up", func(w *world) { w.quick(); w.s.Drop(nil) }, StateLoggedIn},
 	{"leaving", func(w *world) { w.quick(); w.askLogout() }, StateLoggedIn},
-	{"recovering", func(w *world) { w.s.Start(); w.s.DialFailed(io.EOF) }, StateRecovering},
+	{"recovering", func(w *world) { w.s.Start(); w.s.DialFailed(w.h, io.EOF) }, StateRecovering},
 	{"closing", func(w *world) { w.quick(); w.s.Close() }, StateClosing},
 	{"closed", func(w *world) { w.s.Close() }, StateClosed},
 }
@@ -41,8 +41,8 @@ var calls = []struct {
 	do   func(w *world)
 }{
 	{"Start", func(w *world) { w.s.Start() }},
-	{"Connected", func(w *world) { w.s.Connected(w) }},
-	{"DialFailed", func(w *world) { w.s.DialFailed(errors.New("x")) }},
+	{"Connected", func(w *world) { w.s.Connected(w.h, w) }},
+	{"DialFailed", func(w *world) { w.s.DialFailed(w.h, errors.New("x")) }},
 	{"the connection ends", func(w *world) {
 		if h := w.handler(); h != nil {
 			h.Closed(io.EOF)

@@ -14,10 +14,12 @@ func (s *Session) Submit(c *Command) bool {
 		return false
 	}
 	now := s.env.Now()
-	t := s.tasks.add(taskSCSI, now)
+	t := s.tasks.add(taskSCSI, s.pick(len(c.Data)), now)
 	if t == nil {
 		return false
 	}
+	t.cmdSN = s.cmdSN
+	s.cmdSN++
 	c.slot = int32(t.itt&ittIndexMask) + 1
 	c.Err, c.Status, c.Sense, c.Received = nil, 0, nil, 0
 	c.Underflow, c.Overflow, c.Residual = false, false, 0
@@ -25,7 +27,7 @@ func (s *Session) Submit(c *Command) bool {
 	t.cmd, t.length = c, uint32(len(c.Data))
 	t.read = c.Dir == DirRead && t.length > 0
 	t.write = c.Dir == DirWrite && t.length > 0
-	s.conn.sendCommand(t)
+	t.conn.sendCommand(t)
 	s.touch(now)
 	return true
 }
@@ -37,14 +39,14 @@ func (c *conn) sendCommand(t *task) {
 	p := pdu.SCSICommand{
 		Final: true, Read: t.read, Write: t.write, Attr: pdu.AttrSimple,
 		LUN: uint64(cmd.LUN), ITT: t.itt, ExpectedDataLen: t.length,
-		CmdSN: s.cmdSN, ExpStatSN: c.expStatSN, CDB: cmd.CDB,
+		CmdSN: t.cmdSN, ExpStatSN: c.expStatSN, CDB: cmd.CDB,
 	}
-	s.cmdSN++
+	t.loaded()
 	unsolicited := uint32(0)
 	if t.write {
 		first := min(t.length, s.params.FirstBurstLength)
 		if s.params.ImmediateData {
-			t.next = min(first, s.params.MaxSendDataSegmentLength)
+			t.next = min(first, c.maxSend)
 			p.DataLen = int(t.next)
 		}
 		if !s.params.InitialR2T {
@@ -70,10 +72,9 @@ func (c *conn) sendCommand(t *task) {
 // by the target's MaxRecvDataSegmentLength (RFC 7143 §11.7). lun and ttt are
 // the R2T's; without one they are reserved.
 func (c *conn) sendData(t *task, ttt uint32, lun uint64, offset, n uint32) {
-	s := c.s
 	p := pdu.DataOut{LUN: lun, ITT: t.itt, TTT: ttt, ExpStatSN: c.expStatSN}
 	for n > 0 {
-		k := min(n, s.params.MaxSendDataSegmentLength)
+		k := min(n, c.maxSend)
 		p.BufferOffset, p.DataLen, p.Final = offset, int(k), k == n
 		start := c.header()
 		c.out.chunk.buf = p.AppendTo(c.out.chunk.buf)
@@ -90,9 +91,8 @@ func (c *conn) sendData(t *task, ttt uint32, lun uint64, offset, n uint32) {
 // r2t serves a Ready To Transfer (RFC 7143 §11.8). R2Ts of a task are served
 // in the order in which they come.
 func (c *conn) r2t(v pdu.R2TView) error {
-	s := c.s
 	c.window(v.ExpCmdSN(), v.MaxCmdSN())
-	t := s.tasks.find(v.ITT())
+	t := c.task(v.ITT())
 	if t == nil || t.kind != taskSCSI || !t.write {
 		return c.protocolErr("R2T for task %08x, which is not a write in progress", v.ITT())
 	}
@@ -109,6 +109,10 @@ func (c *conn) r2t(v pdu.R2TView) error {
 		// overlap (§11.8; recovery R2Ts are for other levels). So what was asked
 		// for is known by one number, and no write is queued over and over.
 		return c.protocolErr("R2T for bytes %d+%d of task %08x, expected %d", off, n, v.ITT(), t.next)
+	case n > c.s.params.MaxBurstLength:
+		return c.protocolErr("R2T for %d bytes, MaxBurstLength is %d", n, c.s.params.MaxBurstLength)
+	case v.LUN() != uint64(t.cmd.LUN) && v.LUN() != 0: // gotgt leaves it out
+		return c.protocolErr("R2T for LUN %x of task %08x, which is for LUN %x", v.LUN(), v.ITT(), uint64(t.cmd.LUN))
 	case v.TTT() == pdu.ReservedTag:
 		return c.protocolErr("R2T for task %08x without a target transfer tag", v.ITT())
 	}
@@ -131,12 +135,12 @@ func (s *Session) Detach(c *Command) bool {
 	if t.cmd != c || t.waiting {
 		return false
 	}
-	if t.write && (t.next < t.length || s.conn.out.sent < t.end) {
+	if t.write && (t.next < t.length || t.conn.out.sent < t.end) {
 		return false
 	}
 	t.cmd = nil
 	c.slot = 0
-	s.conn.in.forget(t)
+	t.conn.in.forget(t)
 	return true
 }
 
@@ -151,8 +155,16 @@ func (c *conn) window(exp, limit uint32) {
 	s.maxCmdSN = serial.Max(s.maxCmdSN, limit)
 }
 
-// status takes a StatSN that the target used up. Gaps and repetitions are borne
-// with: TCP loses nothing, and gotgt repeats numbers when commands overlap.
+// statusAhead is how far ahead of the expected one a StatSN may be: more would
+// acknowledge answers that cannot exist.
+const statusAhead = maxTasks + 1024
+
+// status takes a StatSN that the target used up. Repetitions are borne with:
+// gotgt repeats numbers when commands overlap.
 func (c *conn) status(statSN uint32) {
+	if serial.Diff(statSN, c.expStatSN) > statusAhead {
+		c.abort(c.protocolErr("StatSN %d where %d was expected", statSN, c.expStatSN))
+		return
+	}
 	c.expStatSN = serial.Max(c.expStatSN, statSN+1)
 }

@@ -16,12 +16,15 @@ const (
 // task is one slot of the task table: everything the session knows of a
 // request that the target has not answered yet.
 type task struct {
-	kind taskKind
-	cmd  *Command // nil: detached; late data and the answer are dropped
-	itt  uint32
-	at   int64  // loop time of its start
-	pos  uint64 // stream position where its first byte lies
-	end  uint64 // stream position behind the last byte queued for it
+	kind  taskKind
+	cmd   *Command // nil: detached; late data and the answer are dropped
+	conn  *conn    // the connection it is allegiant to (RFC 7143 §4.2.2)
+	itt   uint32
+	cmdSN uint32 // kinds taskSCSI and taskText
+	at    int64  // loop time of its start
+	pos   uint64 // position in conn's stream where its first byte lies
+	end   uint64 // position behind the last byte queued for it
+	load  int    // bytes outstanding on conn when it was queued, its own included
 
 	length  uint32 // Expected Data Transfer Length
 	read    bool
@@ -60,8 +63,8 @@ func newTaskTable(n int) taskTable {
 	return t
 }
 
-// add takes a slot; nil if there is none left.
-func (tt *taskTable) add(kind taskKind, now int64) *task {
+// add takes a slot for a request over c; nil if there is none left.
+func (tt *taskTable) add(kind taskKind, c *conn, now int64) *task {
 	n := len(tt.free)
 	if n == 0 {
 		return nil
@@ -75,7 +78,7 @@ func (tt *taskTable) add(kind taskKind, now int64) *task {
 		tt.gen++
 		itt = tt.gen<<ittIndexBits | uint32(i)
 	}
-	*t = task{kind: kind, itt: itt, at: now, older: tt.newest}
+	*t = task{kind: kind, conn: c, itt: itt, at: now, older: tt.newest}
 	if tt.newest != 0 {
 		tt.slots[tt.newest-1].newer = i + 1
 	} else {
@@ -118,6 +121,14 @@ func (tt *taskTable) remove(t *task) {
 	}
 	*t = task{}
 	tt.free = append(tt.free, i)
+}
+
+// after gives the task that is next younger than t, or nil.
+func (tt *taskTable) after(t *task) *task {
+	if t.newer == 0 {
+		return nil
+	}
+	return &tt.slots[t.newer-1]
 }
 
 // first gives the oldest task, or nil.

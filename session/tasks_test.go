@@ -24,7 +24,7 @@ func TestTaskTable(t *testing.T) {
 		for now := range int64(800) {
 			if rng.IntN(2) == 0 {
 				kind := []taskKind{taskSCSI, taskSCSI, taskNOP, taskText, taskLogout}[rng.IntN(5)]
-				n := tt.add(kind, now)
+				n := tt.add(kind, nil, now)
 				if len(live) == size {
 					require.Nil(t, n)
 				} else {
@@ -84,7 +84,7 @@ func TestTagsNeverReserved(t *testing.T) {
 	tt.gen = 1<<(32-ittIndexBits) - 3
 	seen := map[uint32]bool{}
 	for range maxTasks {
-		n := tt.add(taskSCSI, 1)
+		n := tt.add(taskSCSI, nil, 1)
 		require.NotEqual(t, uint32(pdu.ReservedTag), n.itt)
 		require.False(t, seen[n.itt])
 		seen[n.itt] = true
@@ -94,5 +94,5 @@ func TestTagsNeverReserved(t *testing.T) {
 	full := newTaskTable(ittIndexMask + 1)
 	full.gen = 1<<(32-ittIndexBits) - 2
 	full.free = []int32{ittIndexMask}
-	require.NotEqual(t, uint32(pdu.ReservedTag), full.add(taskSCSI, 1).itt)
+	require.NotEqual(t, uint32(pdu.ReservedTag), full.add(taskSCSI, nil, 1).itt)
 }

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/iscsimp/iscsimp/internal/serial"
 	"github.com/iscsimp/iscsimp/pdu"
 )
 
@@ -49,7 +50,7 @@ func (s *Session) SendTargets(done func([]TargetInfo, *Error)) {
 		finish(nil, s.err(KindClosed, "the session is not ready for a text request"))
 		return
 	}
-	t := s.tasks.add(taskText, s.env.Now())
+	t := s.tasks.add(taskText, s.conn, s.env.Now())
 	if t == nil {
 		finish(nil, s.err(KindClosed, "too many requests are under way"))
 		return
@@ -69,7 +70,12 @@ func (s *Session) sendText(t *task, text []byte, ttt uint32, lun uint64) {
 		Final: true, LUN: lun, ITT: t.itt, TTT: ttt,
 		CmdSN: s.cmdSN, ExpStatSN: c.expStatSN, DataLen: len(text),
 	}
-	s.cmdSN++
+	t.cmdSN = s.cmdSN
+	if serial.Less(s.maxCmdSN, s.cmdSN) {
+		p.Immediate = true // the command window is closed
+	} else {
+		s.cmdSN++
+	}
 	c.out.chunk.buf = p.AppendTo(c.out.chunk.buf)
 	c.seal(start)
 	c.text(text)
@@ -79,7 +85,7 @@ func (s *Session) sendText(t *task, text []byte, ttt uint32, lun uint64) {
 // textResponse collects the parts of an answer (§11.11, §6.2).
 func (c *conn) textResponse(v pdu.TextResponseView, data []byte) error {
 	s, x := c.s, c.s.text
-	t := s.tasks.find(v.ITT())
+	t := c.task(v.ITT())
 	if x == nil || t == nil || t.kind != taskText || x.itt != v.ITT() {
 		return c.protocolErr("text response for task %08x, which is not in flight", v.ITT())
 	}

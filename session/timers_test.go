@@ -35,7 +35,7 @@ func (w *world) ticks(d time.Duration, react func()) int {
 // answerPings answers what the session asked last.
 func (w *world) answerPings() {
 	w.settleOutput()
-	if p := w.s.ping; p != nil && w.s.conn != nil && !w.s.conn.dead {
+	if p := w.s.conn.ping; p != nil && w.s.conn != nil && !w.s.conn.dead {
 		r := pdu.NOPIn{ITT: p.itt, TTT: pdu.ReservedTag, StatSN: w.s.conn.expStatSN, ExpCmdSN: 1, MaxCmdSN: 32}
 		w.feed(r.AppendTo(nil), 48)
 	}
@@ -51,10 +51,10 @@ func TestNoBusyTimer(t *testing.T) {
 		atMost int
 	}{
 		"dialing in vain":     {func(w *world) { w.s.Start() }, nil, 9 * time.Second, 0},
-		"no answer to logins": {func(w *world) { w.s.Start(); w.s.Connected(w) }, nil, 60 * time.Second, 6}, // the driver never ends it
-		"refused for ever": {func(w *world) { w.s.Start(); w.s.DialFailed(io.EOF) }, func(w *world) {
+		"no answer to logins": {func(w *world) { w.s.Start(); w.s.Connected(w.h, w) }, nil, 60 * time.Second, 6}, // the driver never ends it
+		"refused for ever": {func(w *world) { w.s.Start(); w.s.DialFailed(w.h, io.EOF) }, func(w *world) {
 			if w.s.State() == StateLogin {
-				w.s.DialFailed(io.EOF)
+				w.s.DialFailed(w.h, io.EOF)
 			}
 		}, 60 * time.Second, 18},
 		"idle, answered": {func(w *world) { w.quick() }, (*world).answerPings, 60 * time.Second, 122}, // the ping, and a look whether it was answered
@@ -129,7 +129,7 @@ func TestBackoff(t *testing.T) {
 		w.s.Start()
 		want := 100 * time.Millisecond
 		for range 12 {
-			w.s.DialFailed(io.EOF)
+			w.s.DialFailed(w.h, io.EOF)
 			pause := time.Duration(w.timer - w.now)
 			require.Equal(t, want/2+time.Duration(jitter*float64(want)/2), pause)
 			require.Equal(t, w.timer, w.s.Stats().RetryAt)
@@ -138,9 +138,9 @@ func TestBackoff(t *testing.T) {
 			w.s.Tick()
 			require.Equal(t, StateLogin, w.s.State())
 		}
-		w.s.DialFailed(io.EOF)
+		w.s.DialFailed(w.h, io.EOF)
 		w.s.RetryNow()
-		w.s.DialFailed(io.EOF)
+		w.s.DialFailed(w.h, io.EOF)
 		require.LessOrEqual(t, w.timer-w.now, int64(100*time.Millisecond), "RetryNow begins anew")
 	}
 }
@@ -154,7 +154,7 @@ func TestBackoffFloor(t *testing.T) {
 	require.Equal(t, 7*time.Second, time.Duration(w.timer-w.now))
 	w.now = w.timer
 	w.s.Tick()
-	w.s.DialFailed(io.EOF)
+	w.s.DialFailed(w.h, io.EOF)
 	require.Equal(t, 200*time.Millisecond, time.Duration(w.timer-w.now))
 }
 
@@ -169,7 +169,7 @@ func TestBackoffAfterRefusal(t *testing.T) {
 	} {
 		w := newWorld(t)
 		w.s.Start()
-		w.s.Connected(w)
+		w.s.Connected(w.h, w)
 		r := pdu.LoginResponse{StatusClass: uint8(tt.status >> 8), StatusDetail: uint8(tt.status)}
 		w.feed(r.AppendTo(nil), 48)
 		w.settle()

@@ -69,7 +69,7 @@ func (w *world) build(c transcript.Cmd) []byte {
 		bhs = p.AppendTo(nil)
 	case "r2t":
 		p := pdu.R2T{
-			LUN: 1 << 48, ITT: itt, TTT: arg("ttt", 7), StatSN: stat, ExpCmdSN: exp, MaxCmdSN: limit,
+			LUN: uint64(arg("lun", 1)) << 48, ITT: itt, TTT: arg("ttt", 7), StatSN: stat, ExpCmdSN: exp, MaxCmdSN: limit,
 			R2TSN: arg("r2tsn", 0), BufferOffset: arg("offset", 0), DesiredDataLen: arg("want", 0),
 		}
 		bhs = p.AppendTo(nil)

@@ -43,7 +43,7 @@ func (w *world) Jitter() float64 {
 	}
 	return 1
 }
-func (w *world) CancelDial() { w.logf("cancel dial"); w.h = nil }
+func (w *world) CancelDial(loop.Handler) { w.logf("cancel dial"); w.h = nil }
 func (w *world) SetTimer(at int64) {
 	w.timer = at
 }
@@ -68,9 +68,10 @@ func (w *world) SessionDown(_ *Session, err *Error, retryAt int64) {
 	w.logf("down: %v", err)
 	w.logf("retry in %v", time.Duration(retryAt-w.now))
 }
-func (w *world) SessionSilent(*Session) { w.logf("silent") }
-func (w *world) SessionAlive(*Session)  { w.logf("alive") }
-func (w *world) SessionClosed(*Session) { w.logf("closed") }
+func (w *world) SessionSilent(*Session)  { w.logf("silent") }
+func (w *world) SessionAlive(*Session)   { w.logf("alive") }
+func (w *world) SessionChanged(*Session) { w.logf("changed") }
+func (w *world) SessionClosed(*Session)  { w.logf("closed") }
 
 func (w *world) CommandDone(c *Command) {
 	switch {
@@ -170,9 +171,9 @@ func (w *world) step(t *testing.T, c transcript.Cmd) string {
 	case "start":
 		w.s.Start()
 	case "connected":
-		w.s.Connected(w)
+		w.s.Connected(w.h, w)
 	case "dial-failed":
-		w.s.DialFailed(errors.New("connection refused"))
+		w.s.DialFailed(w.h, errors.New("connection refused"))
 	case "recv":
 		p := w.build(c)
 		piece := len(p)
@@ -246,7 +247,7 @@ func (w *world) quickLogin(c transcript.Cmd) {
 		w.now = max(w.now, w.timer)
 		w.s.Tick()
 	}
-	w.s.Connected(w)
+	w.s.Connected(w.h, w)
 	recv := transcript.Cmd{
 		Name: "recv", Flags: []string{"login", "T"}, Pos: c.Pos,
 		Args:  map[string]string{"csg": "0", "nsg": "1", "statsn": "100"},

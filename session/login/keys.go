@@ -159,7 +159,8 @@ func (n *negotiator) offer(dst []byte) []byte {
 	}
 	for i := range numbers {
 		k := &numbers[i]
-		if n.offered[i] || (n.cfg.Discovery && k.leading) || (n.cfg.Minimal && i != kMaxRecv) {
+		joins := n.cfg.TSIH != 0 && i != kMaxRecv // the session's keys are settled already
+		if n.offered[i] || joins || (n.cfg.Discovery && k.leading) || (n.cfg.Minimal && i != kMaxRecv) {
 			continue
 		}
 		dst = n.appendOurs(dst, i)

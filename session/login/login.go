@@ -27,6 +27,8 @@ type Config struct {
 	Discovery     bool
 	ISID          [6]byte
 	CID           uint16
+	// TSIH is the session to join as a further connection, 0 for a new session.
+	TSIH uint16
 	// TPGT is the portal group tag the portal is expected to have, or -1.
 	TPGT int
 	// Offer holds the values proposed; see DefaultOffer.
@@ -232,7 +234,7 @@ func (m *Machine) transit(resp pdu.LoginResponse, answers []byte) (Request, erro
 func (m *Machine) request(text []byte) Request {
 	r := Request{Text: text, Header: pdu.Login{
 		Transit: true, CSG: m.stage, NSG: m.nextStage(),
-		ISID: m.cfg.ISID, CID: m.cfg.CID, DataLen: len(text),
+		ISID: m.cfg.ISID, TSIH: m.cfg.TSIH, CID: m.cfg.CID, DataLen: len(text),
 	}}
 	if !m.asked() {
 		r.Header.Transit, r.Header.NSG = false, 0
