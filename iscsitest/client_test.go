@@ -21,6 +21,7 @@ type client struct {
 	digests pdu.Digests
 	isid    [6]byte
 	tsih    uint16
+	cid     uint16
 	itt     uint32
 	cmdSN   uint32
 	expStat uint32
@@ -141,7 +142,7 @@ func textOf(keys ...string) []byte { // "A=1" pairs
 
 func (c *client) loginPDU(transit bool, csg, nsg pdu.Stage) *pdu.Login {
 	return &pdu.Login{
-		Transit: transit, CSG: csg, NSG: nsg, ISID: c.isid, TSIH: c.tsih, ITT: 0x10000000,
+		Transit: transit, CSG: csg, NSG: nsg, ISID: c.isid, TSIH: c.tsih, CID: c.cid, ITT: 0x10000000,
 		CmdSN: c.cmdSN, ExpStatSN: c.expStat,
 	}
 }

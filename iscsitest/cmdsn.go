@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/iscsimp/iscsimp/internal/serial"
 	"github.com/iscsimp/iscsimp/pdu"
@@ -12,9 +13,9 @@ import (
 // CheckCmdSNOrder checks what an initiator must keep on each connection
 // (RFC 7143 §4.2.2.1): the CmdSN of its numbered requests rises, by one where
 // the session has no other connection; immediate requests carry the CmdSN that
-// the next numbered one will have. What was sent on a connection that was logged
-// out since may come again out of order, once, with the same Initiator Task Tag
-// (§7.2.1). It returns nil or all that is wrong.
+// the next numbered one will have. After a connection was logged out, what was
+// sent on it (and perhaps never arrived) may come again out of order, once, with
+// the same Initiator Task Tag (§7.2.1). It returns nil or all that is wrong.
 func (r *Recorder) CheckCmdSNOrder() error {
 	check := cmdSNCheck{conns: make(map[int]*cmdSNConn), sessions: make(map[uint16]*cmdSNSession)}
 	var errs []error
@@ -34,8 +35,9 @@ type cmdSNCheck struct {
 
 // cmdSNSession is what connections of one session share.
 type cmdSNSession struct {
-	conns []*cmdSNConn
-	again map[uint32]uint32 // requests that may be sent again: ITT by CmdSN
+	conns     []*cmdSNConn
+	recovered bool              // a connection was logged out
+	again     map[uint32]uint32 // what was recorded of such connections: ITT by CmdSN
 }
 
 // cmdSNConn follows the CmdSN of one connection.
@@ -98,6 +100,7 @@ func (k *cmdSNCheck) joined(c *cmdSNConn, tsih uint16) {
 func (s *cmdSNSession) loggedOut(cid uint16) {
 	for _, c := range s.conns {
 		if c.cid == cid {
+			s.recovered = true
 			maps.Copy(s.again, c.sent)
 			clear(c.sent)
 		}
@@ -115,15 +118,25 @@ func (c *cmdSNConn) check(bhs pdu.BHS) string {
 	if bhs.Immediate() {
 		return outOfOrder(shared, sn, want)
 	}
+	retry := serial.Less(sn, want) && c.session != nil && c.session.retry(sn, bhs.ITT())
 	c.sent[sn] = bhs.ITT()
-	if c.session != nil && serial.Less(sn, want) {
-		if itt, ok := c.session.again[sn]; ok && itt == bhs.ITT() {
-			delete(c.session.again, sn)
-			return ""
-		}
+	if retry {
+		return ""
 	}
 	c.next = sn + 1
 	return outOfOrder(shared, sn, want)
+}
+
+// retry reports whether a request that is out of order may be there because a
+// connection was lost.
+func (s *cmdSNSession) retry(sn, itt uint32) bool {
+	if old, ok := s.again[sn]; ok && old != itt {
+		return false
+	}
+	return s.recovered && !slices.ContainsFunc(s.conns, func(c *cmdSNConn) bool {
+		_, sent := c.sent[sn]
+		return sent
+	})
 }
 
 func outOfOrder(shared bool, sn, want uint32) string {
