@@ -87,10 +87,16 @@ func startBackground(c *cli.Context, dir, name string) error {
 	defer r.Close()
 	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
-	cmd.ExtraFiles = []*os.File{w} // becomes descriptor 3
+	cmd.ExtraFiles = []*os.File{w} // becomes descriptor 3; the secrets come after it
 	cmd.Env = append(os.Environ(), handoffVariable+"=3")
 	cmd.SysProcAttr = detached()
+	done, err := handOverSecrets(cmd)
+	if err != nil {
+		w.Close()
+		return err
+	}
 	err = cmd.Start()
+	done()
 	w.Close()
 	if err != nil {
 		return fmt.Errorf("cannot start the background process: %w", err)

@@ -17,7 +17,7 @@ func discoverCommand() *cli.Command {
 		ArgsUsage: " ",
 		Description: "Asks every PORTAL at once (SendTargets) and prints targets, portals and portal\n" +
 			"group tags. A portal that does not answer is reported and does not spoil the rest.",
-		Flags:        flags(sessionFlags(), digestFlags()),
+		Flags:        flags(sessionFlags(), authFlags(), digestFlags()),
 		OnUsageError: onUsageError,
 		Action:       runDiscover,
 	}
@@ -59,7 +59,7 @@ func runDiscover(c *cli.Context) error {
 	if len(portals) == 0 {
 		return usagef("no portal given: say where to ask with -p PORTAL")
 	}
-	cfg, done, err := discoverConfig(c, portals)
+	cfg, done, err := discoverConfig(c, portals, "")
 	if err != nil {
 		return err
 	}
@@ -87,14 +87,18 @@ func runDiscover(c *cli.Context) error {
 	return nil
 }
 
-// discoverConfig reads the options that discover, luns and doctor share. done
-// must be called at the end.
-func discoverConfig(c *cli.Context, portals []string) (cfg initiator.DiscoverConfig, done func(), err error) {
+// discoverConfig reads the options that discover, luns and doctor share. user is
+// that of an iscsi:// address. done must be called at the end.
+func discoverConfig(c *cli.Context, portals []string, user string) (cfg initiator.DiscoverConfig, done func(), err error) {
 	logger, err := newLogger(c, c.App.ErrWriter)
 	if err != nil {
 		return cfg, nil, err
 	}
 	loginTimeout, err := timeOf(c, flagLoginTimeout)
+	if err != nil {
+		return cfg, nil, err
+	}
+	chap, err := chapOf(c, user)
 	if err != nil {
 		return cfg, nil, err
 	}
@@ -109,6 +113,7 @@ func discoverConfig(c *cli.Context, portals []string) (cfg initiator.DiscoverCon
 	return initiator.DiscoverConfig{
 		Portals:       portals,
 		InitiatorName: name,
+		CHAP:          chap,
 		LoginTimeout:  loginTimeout,
 		HeaderDigest:  c.Bool(flagHeaderDigest),
 		DataDigest:    c.Bool(flagDataDigest),

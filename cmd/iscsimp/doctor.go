@@ -24,8 +24,9 @@ func doctorCommand() *cli.Command {
 		Usage:     "say what would hold a login back here, and what to do about it",
 		ArgsUsage: "[TARGET]",
 		Description: "Looks at this host, and at each PORTAL given: can it be reached, does it speak iSCSI,\n" +
-			"does it list TARGET. Ends with 0 unless a login would fail.",
-		Flags:        flags(sessionFlags(), digestFlags()),
+			"does it list TARGET, and with CHAP, does TARGET let this host in. Ends with 0 unless a\n" +
+			"login would fail.",
+		Flags:        flags(sessionFlags(), authFlags(), digestFlags()),
 		OnUsageError: onUsageError,
 		Action:       runDoctor,
 	}
@@ -58,13 +59,13 @@ type doctorReport struct {
 }
 
 func runDoctor(c *cli.Context) error {
-	target, portals, err := doctorSubject(c)
+	a, portals, err := doctorSubject(c)
 	if err != nil {
 		return err
 	}
 	findings := checkHost(c)
 	if len(portals) > 0 {
-		found, err := checkPortals(c, target, portals)
+		found, err := checkPortals(c, a, portals)
 		if err != nil {
 			return err
 		}
@@ -88,13 +89,12 @@ func runDoctor(c *cli.Context) error {
 }
 
 // doctorSubject is addressOf with everything optional.
-func doctorSubject(c *cli.Context) (target string, portals []string, err error) {
+func doctorSubject(c *cli.Context) (a initiator.Address, portals []string, err error) {
 	if c.NArg() > 0 {
-		a, portals, err := addressOf(c)
-		return a.Target, portals, err
+		return addressOf(c)
 	}
 	portals, err = portalsOf(c)
-	return "", portals, err
+	return a, portals, err
 }
 
 func findingsTable(findings []finding) *table {
@@ -207,8 +207,8 @@ func checkKernelNBD(module string) finding {
 
 // checkPortals looks at all portals at once. One that fails would not stop a
 // login if another works.
-func checkPortals(c *cli.Context, target string, portals []string) ([]finding, error) {
-	cfg, done, err := discoverConfig(c, portals)
+func checkPortals(c *cli.Context, a initiator.Address, portals []string) ([]finding, error) {
+	cfg, done, err := discoverConfig(c, portals, a.User)
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +218,7 @@ func checkPortals(c *cli.Context, target string, portals []string) ([]finding, e
 	for i, portal := range portals {
 		one := cfg
 		one.Portals = []string{portal}
-		wg.Go(func() { findings[i] = checkPortal(c.Context, one, portal, target) })
+		wg.Go(func() { findings[i] = checkPortal(c.Context, one, portal, a.Target) })
 	}
 	wg.Wait()
 	works := func(f []finding) bool {
@@ -251,7 +251,9 @@ func checkPortal(ctx context.Context, cfg initiator.DiscoverConfig, portal, targ
 	conn.Close()
 	reach.Detail = "TCP connection in " + formatLatency(reach.Seconds)
 	speaks := finding{Check: "discovery at " + portal, Status: verdictOK}
-	found, err := initiator.Discover(ctx, cfg)
+	ask := cfg
+	ask.CHAP.MutualUser, ask.CHAP.MutualSecret = "", initiator.Secret{} // as login asks
+	found, err := initiator.Discover(ctx, ask)
 	if err != nil {
 		speaks.Status, speaks.code, speaks.Detail = verdictFail, exitCode(err), err.Error()
 		speaks.Remedy = "check that this is an iSCSI portal, and the target's access list"
@@ -270,7 +272,20 @@ func checkPortal(ctx context.Context, cfg initiator.DiscoverConfig, portal, targ
 		speaks.Status = verdictWarn
 		speaks.Remedy = "check the target's access list for " + cfg.InitiatorName
 	}
-	return []finding{reach, speaks}
+	if target == "" || cfg.CHAP.User == "" || speaks.Status == verdictFail {
+		return []finding{reach, speaks}
+	}
+	return []finding{reach, speaks, checkCHAP(ctx, cfg, portal, target)}
+}
+
+// checkCHAP logs in to the target.
+func checkCHAP(ctx context.Context, cfg initiator.DiscoverConfig, portal, target string) finding {
+	f := finding{Check: "CHAP at " + portal, Status: verdictOK, Detail: "the target lets " + cfg.CHAP.User + " in"}
+	if _, err := initiator.Luns(ctx, target, cfg); err != nil {
+		f.Status, f.code, f.Detail = verdictFail, exitCode(err), err.Error()
+		f.Remedy = "compare users and secrets with those of the target, for each direction"
+	}
+	return f
 }
 
 // writable reports whether dir, or the nearest folder above it that exists, can

@@ -98,9 +98,6 @@ func addressOf(c *cli.Context) (a initiator.Address, portals []string, err error
 	if a, err = initiator.ParseURL(arg); err != nil {
 		return a, nil, err
 	}
-	if a.User != "" {
-		return a, nil, usagef("authentication (CHAP) is not supported by this version: leave the user out of the address")
-	}
 	return a, append([]string{a.Portal}, portals...), nil
 }
 

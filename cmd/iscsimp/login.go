@@ -27,7 +27,7 @@ func loginCommand() *cli.Command {
 			"the foreground and logs to stderr until SIGINT, SIGTERM or `iscsimp logout`; then it\n" +
 			"drains, flushes, logs out and ends with 0. A second signal does not wait for I/O.\n\n" +
 			"TIME is a number of seconds, or has a unit: 500ms, 2m.",
-		Flags:        flags(sessionFlags(), digestFlags(), loginFlags()),
+		Flags:        flags(sessionFlags(), authFlags(), digestFlags(), loginFlags()),
 		OnUsageError: onUsageError,
 		Action:       runLogin,
 	}
@@ -36,6 +36,9 @@ func loginCommand() *cli.Command {
 func runLogin(c *cli.Context) (err error) {
 	starter := takeHandoff()
 	defer func() { starter.failed(err) }()
+	if err := takeSecrets(); err != nil {
+		return err
+	}
 	dir, err := runtimeDir(c)
 	if err != nil {
 		return err
@@ -60,6 +63,7 @@ func runLogin(c *cli.Context) (err error) {
 	if c.Bool(flagBackground) && starter == nil {
 		return startBackground(c, dir, options.name)
 	}
+	forgetSecrets()
 	lock, err := lockDevice(dir, options.name, options.cfg.Target, options.cfg.LUN)
 	if err != nil {
 		return err

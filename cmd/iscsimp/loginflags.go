@@ -73,6 +73,9 @@ func loginOptionsOf(c *cli.Context, dir string) (o loginOptions, err error) {
 		HeaderDigest: c.Bool(flagHeaderDigest), DataDigest: c.Bool(flagDataDigest),
 		CommandsMax: c.Int(flagCommandsMax),
 	}
+	if o.cfg.CHAP, err = chapOf(c, a.User); err != nil {
+		return o, err
+	}
 	if o.cfg.LUN, err = lunOf(c, a); err != nil {
 		return o, err
 	}

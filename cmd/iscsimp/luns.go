@@ -17,7 +17,7 @@ func lunsCommand() *cli.Command {
 		ArgsUsage: "TARGET",
 		Description: "Logs in through every PORTAL given, asks what the LUNs are, and leaves. Nothing is\n" +
 			"written. A number that leads to different units at different portals is shown twice.",
-		Flags:        flags(sessionFlags(), digestFlags()),
+		Flags:        flags(sessionFlags(), authFlags(), digestFlags()),
 		OnUsageError: onUsageError,
 		Action:       runLuns,
 	}
@@ -53,7 +53,7 @@ func runLuns(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	cfg, done, err := discoverConfig(c, portals)
+	cfg, done, err := discoverConfig(c, portals, a.User)
 	if err != nil {
 		return err
 	}
