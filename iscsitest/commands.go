@@ -86,7 +86,7 @@ func illegal(asc scsi.ASC) *result {
 
 // judge returns the result of a command that cannot be carried out, else nil.
 func (s *session) judge(t *task) *result {
-	cdb := t.cmd.CDB
+	cdb := t.cdb
 	cmd, knownOpcode := findCommand(cdb)
 	if t.lun == nil {
 		switch cdb.Opcode() {
@@ -152,7 +152,7 @@ func (u *lun) judge(cmd *command, cdb scsi.CDB) *result {
 
 // work carries a command out. judge has let it pass.
 func (s *session) work(t *task) result {
-	x := &execution{u: t.lun, s: s, task: t, cdb: t.cmd.CDB, data: t.buf}
+	x := &execution{u: t.lun, s: s, task: t, cdb: t.cdb, data: t.buf}
 	cmd, _ := findCommand(x.cdb)
 	if cmd.out != nil {
 		want := cmd.out(t.lun, x.cdb)

@@ -45,8 +45,9 @@ type Command struct {
 	ITT   uint32
 	CmdSN uint32
 	CDB   scsi.CDB
-	Read  bool // R bit
-	Write bool // W bit
+	Long  []byte // the whole CDB if it is longer than 16 bytes; nil at a FaultProxy and Recorder
+	Read  bool   // R bit
+	Write bool   // W bit
 }
 
 // Opcode is the opcode of the PDU.

@@ -77,3 +77,47 @@ func TestRecorderForgetsTheOldest(t *testing.T) {
 	assert.EqualValues(t, 24, records[9].BHS().CmdSN())
 	assert.Equal(t, 24, records[9].Index)
 }
+
+// TestCheckCmdSNOrderOverConnections has two connections in a session, the first
+// of which is logged out over the second.
+func TestCheckCmdSNOrderOverConnections(t *testing.T) {
+	for name, tc := range map[string]struct {
+		before  []uint32 // on the first connection
+		logout  bool
+		after   []uint32 // on the second
+		itt     uint32   // added to the tags of those
+		isValid bool
+	}{
+		"gaps":                        {[]uint32{1, 4}, false, []uint32{2, 3, 5}, 0, true},
+		"swapped":                     {[]uint32{1, 4}, false, []uint32{3, 2}, 0, false},
+		"retry":                       {[]uint32{1, 2}, true, []uint32{5, 2}, 0, true},
+		"retry of what never arrived": {[]uint32{1, 3}, true, []uint32{5, 2, 6}, 0, true},
+		"retry without logout":        {[]uint32{1, 2}, false, []uint32{5, 2}, 0, false},
+		"another tag":                 {[]uint32{1, 2}, true, []uint32{5, 2}, 1, false},
+		"retry twice":                 {[]uint32{1, 2}, true, []uint32{5, 2, 2}, 0, false},
+		"own number again":            {[]uint32{1, 2}, true, []uint32{5, 6, 5}, 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rec := new(Recorder)
+			record := func(dir Direction, conn int, p appender) { rec.record(dir, 0, conn, p.AppendTo(nil), nil) }
+			for conn, tsih := range []uint16{0, 7} {
+				record(FromInitiator, conn, &pdu.Login{CID: uint16(conn), TSIH: tsih, CmdSN: 1, CSG: pdu.StageOperational})
+				record(FromTarget, conn, &pdu.LoginResponse{
+					Transit: true, CSG: pdu.StageOperational, NSG: pdu.StageFullFeature, TSIH: 7,
+				})
+			}
+			for _, sn := range tc.before {
+				record(FromInitiator, 0, &pdu.NOPOut{CmdSN: sn, ITT: sn})
+			}
+			if tc.logout {
+				record(FromInitiator, 1, &pdu.Logout{Immediate: true, Reason: pdu.LogoutCloseConnection, ITT: 99, CmdSN: 5})
+				record(FromTarget, 1, &pdu.LogoutResponse{ITT: 99})
+			}
+			for _, sn := range tc.after {
+				record(FromInitiator, 1, &pdu.NOPOut{CmdSN: sn, ITT: sn + tc.itt})
+			}
+			err := rec.CheckCmdSNOrder()
+			assert.Equal(t, tc.isValid, err == nil, "%v", err)
+		})
+	}
+}

@@ -333,6 +333,7 @@ func (s *session) event(c *conn, p pdu.PDU) *Event {
 	switch p.BHS.Opcode() {
 	case pdu.OpSCSICommand:
 		e.Command = commandOf(pdu.SCSICommandView(p.BHS))
+		e.Command.Long, _ = longCDB(p.BHS, p.AHS) // what is wrong is told when it is taken
 	case pdu.OpDataOut:
 		s.mu.Lock()
 		if t := s.tasks[p.BHS.ITT()]; t != nil {

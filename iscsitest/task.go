@@ -15,6 +15,7 @@ type task struct {
 	s         *session
 	c         *conn // allegiance (§4.2.5.1)
 	cmd       Command
+	cdb       scsi.CDB // to be carried out; see executable
 	immediate bool
 	edtl      uint32 // Expected Data Transfer Length
 	lun       *lun   // nil if there is none of that number
@@ -67,11 +68,16 @@ func (s *session) lockedNewTask(r *request) (known, ok bool) {
 		s: s, c: r.c, cmd: *commandOf(v), immediate: v.Immediate(),
 		edtl: v.ExpectedDataLen(), action: r.action,
 	}
+	long, err := longCDB(r.header(), r.ahs)
+	if err != nil {
+		t.lockedFail(v, fmt.Sprintf("%v (§11.2.2)", err), scsi.ASCInvalidFieldInCDB)
+	}
+	t.cmd.Long, t.cdb = long, executable(t.cmd.CDB, long)
 	if n, ok := t.cmd.LUN.Number(); ok && s.node != nil {
 		t.lun = s.node.lun(n)
 	}
 	if t.cmd.Write && t.lun != nil {
-		t.buf = make([]byte, min(uint64(t.edtl), t.lun.dataOutLen(t.cmd.CDB)))
+		t.buf = make([]byte, min(uint64(t.edtl), t.lun.dataOutLen(t.cdb)))
 	}
 	r.task = t
 	s.tasks[v.ITT()] = t
