@@ -1,6 +1,8 @@
 package session
 
 import (
+	"fmt"
+
 	"github.com/iscsimp/iscsimp/session/chap"
 	"github.com/iscsimp/iscsimp/session/login"
 )
@@ -56,7 +58,7 @@ func (s *Session) tryAgain() bool {
 		return false
 	}
 	s.again = false
-	s.log.Info("the target refuses the CHAP response: once more with other algorithms", "algorithms", s.algorithms)
+	s.log.Info("the target refuses the CHAP response: once more with other algorithms", "algorithms", fmt.Sprint(s.algorithms))
 	s.dial()
 	return true
 }

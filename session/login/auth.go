@@ -45,6 +45,10 @@ func (a *auth) methods() string {
 // before all that we have to say was said (RFC 7143 appendix B).
 func (a *auth) asks() bool { return a.mayLeave() || a.step == stepProof }
 
+// mayEnd reports whether the target may set the T bit now. It may not without
+// having been asked to, but gotgt does; where None is welcome that is no harm.
+func (a *auth) mayEnd() bool { return a.asks() || a.step == stepMethod && !a.chap.Mutual() }
+
 // mayLeave reports whether the security stage may end, with all that the target
 // said taken. Targets that leave AuthMethod out altogether are taken to mean
 // None, unless they are to prove themselves.
@@ -177,12 +181,16 @@ func authError(err error) *Error {
 // explain adds to a refusal what it means in a login with CHAP. Some targets have
 // only "initiator error" to say about a wrong response.
 func (a *auth) explain(e *Error) {
-	if a.chap == nil || e.Status != pdu.LoginAuthFailure && (e.Status != pdu.LoginInitiatorError || !a.answered() || a.left) {
+	said := e.Status == pdu.LoginAuthFailure || e.Status == pdu.LoginInitiatorError && a.answered()
+	if a.chap == nil || a.left || !said {
 		return
 	}
 	e.Status = pdu.LoginAuthFailure
 	if a.answered() {
 		e.Hint = fmt.Sprintf("it does not accept the CHAP response (%v): user or secret differ between the two sides", a.chap.Chosen())
+		if a.chap.Mutual() {
+			e.Hint += ", or the target has no secret to prove itself with"
+		}
 	} else {
 		e.Hint = "it does not accept CHAP the way it is offered, or this initiator: compare the algorithms, and the target's access list"
 	}

@@ -77,7 +77,7 @@ func TestCHAP(t *testing.T) {
 		for ending, last := range map[string]pdu.LoginResponse{"at once": toOperational, "after one more": staySecurity} {
 			t.Run(name+" "+ending, func(t *testing.T) {
 				cfg := withCHAP(t, mutual)
-				cfg.Discovery, cfg.Minimal, cfg.TargetName = true, true, "" // also when it is to be short
+				cfg.Minimal, cfg.Discovery = true, mutual // also when it is to be short
 				m := New(cfg)
 				r, err := exchange(t, m, chapTarget(t, chap.Faults{}), last)
 				require.NoError(t, err)
@@ -97,6 +97,19 @@ func TestCHAP(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestMinimalDiscoverySkipsOneWayCHAP: gotgt takes no other, and with one-way
+// CHAP a target without it is taken in any case.
+func TestMinimalDiscoverySkipsOneWayCHAP(t *testing.T) {
+	cfg := withCHAP(t, false)
+	cfg.Discovery, cfg.Minimal = true, true
+	m := New(cfg)
+	require.Equal(t, pdu.StageOperational, m.First().Header.CSG)
+	_, err := m.Step(toFull, nil)
+	require.NoError(t, err)
+	require.True(t, m.Done())
+	require.Empty(t, m.Result().AuthMethod)
 }
 
 // TestCHAPFaults: a target that does not prove itself is not logged in to.

@@ -97,10 +97,11 @@ func New(cfg Config) *Machine {
 
 // First gives the first request: the security stage, since several targets
 // reinstate a session, or add a connection to one, only in a login that passed
-// it. Minimal discovery sessions without authentication are the exception.
+// it. Minimal discovery sessions are the exception, unless the target is to prove
+// itself.
 func (m *Machine) First() Request {
-	if m.cfg.Discovery && m.cfg.Minimal && m.cfg.CHAP == nil {
-		m.stage = pdu.StageOperational
+	if m.cfg.Discovery && m.cfg.Minimal && m.auth.mayEnd() {
+		m.stage, m.auth.left = pdu.StageOperational, true
 		t := pdu.AppendKey(nil, "InitiatorName", m.cfg.InitiatorName)
 		return m.request(m.neg.offer(pdu.AppendKey(t, "SessionType", "Discovery")))
 	}
@@ -173,7 +174,7 @@ func (m *Machine) checkHeader(resp pdu.LoginResponse) error {
 		return protocolError("the target answers for login stage %d while stage %d is under way", resp.CSG, m.stage)
 	case resp.Transit && resp.Continue:
 		return protocolError("the target sets both the T and the C bit in a login response")
-	case resp.Transit && !m.asked():
+	case resp.Transit && m.stage == pdu.StageSecurity && !m.auth.mayEnd():
 		return unauthenticated()
 	case resp.Transit && resp.NSG != m.nextStage():
 		return protocolError("the target goes to login stage %d instead of %d", resp.NSG, m.nextStage())
