@@ -1,6 +1,7 @@
 package iscsitest
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -412,4 +413,73 @@ func TestDataDigestErrorAboveLevel0(t *testing.T) {
 	assert.Equal(t, pdu.RejectDataDigest, pdu.RejectView(r.BHS).Reason())
 	c.send(cmd, pattern(512, 1))
 	assert.Equal(t, scsi.Good, c.await().status)
+}
+
+// TestOrderUnderLoad has four connections send writes to one block as fast as
+// they can; whatever the order of arrival, the last by CmdSN wins.
+func TestOrderUnderLoad(t *testing.T) {
+	const each, conns = 25, 4
+	tgt := startMulti(t, nil)
+	clients := []*client{leading(t, tgt)}
+	for cid := uint16(1); cid < conns; cid++ {
+		clients = append(clients, clients[0].joined(tgt, cid))
+	}
+	first := clients[0].cmdSN
+	var wg sync.WaitGroup
+	for i, c := range clients {
+		var wire []byte
+		for n := range uint32(each) {
+			cmd := c.command(0, scsi.Write(0, 8, 0), 4096, false, true)
+			cmd.CmdSN = first + n*conns + uint32(i)
+			wire = append(wire, pdu.AppendPDU(nil, cmd.AppendTo(nil), nil, pattern(4096, byte(n*conns+uint32(i))), c.digests)...)
+		}
+		wg.Go(func() {
+			_, err := c.nc.Write(wire)
+			assert.NoError(t, err)
+		})
+		wg.Go(func() {
+			for range each {
+				p, err := c.recvErr()
+				if !assert.NoError(t, err) || !assert.Equal(t, pdu.OpSCSIResponse, p.BHS.Opcode()) {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	assert.True(t, isPattern(readMedium(t, tgt, 0, 8), each*conns-1))
+	assert.Equal(t, first+each*conns, tgt.Sessions()[0].ExpCmdSN)
+	assert.Empty(t, tgt.Violations())
+}
+
+// TestConnectionsComeAndGo has connections cut, reinstated and logged out while
+// others write. It looks for races and for what hangs.
+func TestConnectionsComeAndGo(t *testing.T) {
+	tgt := startMulti(t, nil)
+	keeper := leading(t, tgt)
+	var wg sync.WaitGroup
+	for cid := uint16(1); cid < 4; cid++ {
+		wg.Go(func() {
+			for range 20 {
+				c := keeper.another(tgt, cid)
+				c.login()
+				c.ping()
+				if cid == 1 {
+					c.logout(pdu.LogoutCloseConnection, cid)
+				} else {
+					tgt.CutConnection(nil, cid)
+				}
+				c.expectEnd()
+			}
+		})
+	}
+	wg.Wait()
+	for cid := uint16(1); cid < 4; cid++ {
+		assert.Contains(t, []pdu.LogoutResult{pdu.LogoutDone, pdu.LogoutNoCID}, keeper.logout(pdu.LogoutCloseConnection, cid).Response)
+	}
+	s := tgt.Sessions()
+	require.Len(t, s, 1)
+	assert.Len(t, s[0].Conns, 1)
+	assert.Empty(t, s[0].Lost)
+	assert.Empty(t, tgt.Violations())
 }

@@ -2,8 +2,10 @@
 // kernel modules or other processes:
 //
 //   - Target: an iSCSI target in this process, strict about RFC 7143, with
-//     memory LUNs behind one or several portals, over TCP or net.Pipe. It
-//     records every rule the initiator breaks (Target.Violations).
+//     memory LUNs behind one or several portals, over TCP or net.Pipe, with one
+//     or several connections per session (Params.MaxConnections) and with or
+//     without CHAP (Config.CHAP). It records every rule the initiator breaks
+//     (Target.Violations).
 //   - FaultProxy: a proxy for any target that understands PDUs and delays,
 //     holds, drops, duplicates, corrupts or cuts what a Predicate picks.
 //   - Recorder: keeps each PDU that passed, as text that can be compared.

@@ -16,7 +16,7 @@ import (
 func FuzzTarget(f *testing.F) {
 	login := pdu.AppendPDU(nil, (&pdu.Login{
 		Transit: true, CSG: pdu.StageOperational, NSG: pdu.StageFullFeature, ITT: 1, CmdSN: 1,
-	}).AppendTo(nil), nil, textOf(nameKeys...), pdu.Digests{})
+	}).AppendTo(nil), nil, textOf(append([]string{"MaxConnections=2", "ErrorRecoveryLevel=2"}, nameKeys...)...), pdu.Digests{})
 	add := func(afterLogin bool, bhs, data []byte) {
 		f.Add(afterLogin, pdu.AppendPDU(nil, bhs, nil, data, pdu.Digests{}))
 	}
@@ -36,11 +36,19 @@ func FuzzTarget(f *testing.F) {
 	add(true, (&pdu.TaskMgmt{Immediate: true, Function: pdu.TMAbortTask, ITT: 3, RefTaskTag: 2}).AppendTo(nil), nil)
 	add(true, (&pdu.Text{Final: true, ITT: 4, TTT: pdu.ReservedTag, CmdSN: 1}).AppendTo(nil), textOf("SendTargets="))
 	add(true, (&pdu.Logout{ITT: 5, CmdSN: 1}).AppendTo(nil), nil)
+	for _, reason := range []pdu.LogoutReason{pdu.LogoutCloseConnection, pdu.LogoutForRecovery} {
+		add(true, (&pdu.Logout{Immediate: true, Reason: reason, ITT: 5, CmdSN: 1}).AppendTo(nil), nil)
+	}
+	long := long32(actionRead32, 1, 1)
+	f.Add(true, pdu.AppendPDU(nil, (&pdu.SCSICommand{
+		Final: true, Read: true, ITT: 2, CmdSN: 1, ExpectedDataLen: 512, CDB: scsi.CDB(long[:16]),
+	}).AppendTo(nil), pdu.AppendExtendedCDB(nil, long[16:]), nil, pdu.Digests{}))
 	add(true, (&pdu.NOPOut{ITT: 6, TTT: pdu.ReservedTag, CmdSN: 1}).AppendTo(nil), []byte("ping"))
 	add(true, (&pdu.SNACK{ITT: 6}).AppendTo(nil), nil)
 
 	f.Fuzz(func(t *testing.T, afterLogin bool, raw []byte) {
-		tgt, err := NewTarget(Config{Portals: []Portal{{Addr: "-"}}, LUNs: []LUN{{Size: 1 << 20}}})
+		tgt, err := NewTarget(Config{Portals: []Portal{{Addr: "-"}}, LUNs: []LUN{{Size: 1 << 20}},
+			Params: Params{MaxConnections: 2, ErrorRecoveryLevel: 2}})
 		require.NoError(t, err)
 		defer tgt.Close()
 		nc, err := tgt.Dial(0)
