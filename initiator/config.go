@@ -99,6 +99,10 @@ type Config struct {
 	// HeaderDigest, DataDigest ask for CRC32C over headers and data
 	// (node.conn[0].iscsi.HeaderDigest, DataDigest). Default None. Targets may decline.
 	HeaderDigest, DataDigest bool
+	// Connections is how many TCP connections each path's session has (MC/S,
+	// RFC 7143 §4.2.1; node.session.iscsi.MaxConnections). 1..16, default 1. The
+	// target may allow fewer.
+	Connections int
 	// CommandsMax bounds the commands in flight per path
 	// (node.session.cmds_max). 1..4096, default 128.
 	CommandsMax int
@@ -106,8 +110,13 @@ type Config struct {
 	// in bytes (same key). 512..2^24-1, default 262144.
 	MaxRecvDataSegmentLength uint32
 	// MaxBurstLength and FirstBurstLength bound one sequence of data and the
-	// unsolicited data, in bytes (same keys). 512..2^24-1, defaults 16776192 and 262144.
+	// unsolicited data, in bytes (same keys). 512..2^24-1, the second not more than
+	// the first; defaults 16776192 and 262144.
 	MaxBurstLength, FirstBurstLength uint32
+	// MaxOutstandingR2T is how many transfers of one command the target may
+	// solicit at a time (same key). 1..65535, default 8; with Connections above 1
+	// it is 1 (RFC 7143 §13.19).
+	MaxOutstandingR2T uint16
 	// InitialR2T asks the target to solicit all data but immediate data (same
 	// key); NoImmediateData declines immediate data (ImmediateData=No). Default no.
 	InitialR2T, NoImmediateData bool
@@ -164,6 +173,10 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.FailFast && c.NoPathTimeout != 0 {
 		return c, invalidf("set one of the two", "FailFast and NoPathTimeout contradict each other")
+	}
+	if c.MaxBurstLength != 0 && c.FirstBurstLength > c.MaxBurstLength {
+		return c, invalidf("RFC 7143 §13.14 wants it the other way round",
+			"FirstBurstLength %d is more than MaxBurstLength %d", c.FirstBurstLength, c.MaxBurstLength)
 	}
 	c.Name = cmp.Or(c.Name, c.Target)
 	return c, c.checkTimes()
@@ -223,8 +236,10 @@ func (c Config) session(portal string, tpgt int) session.Config {
 		MaxRecvDataSegmentLength: c.MaxRecvDataSegmentLength,
 		MaxBurstLength:           c.MaxBurstLength,
 		FirstBurstLength:         c.FirstBurstLength,
+		MaxOutstandingR2T:        c.MaxOutstandingR2T,
 		InitialR2T:               c.InitialR2T,
 		NoImmediateData:          c.NoImmediateData,
+		Connections:              c.Connections,
 		CmdsMax:                  c.CommandsMax,
 		LoginTimeout:             c.LoginTimeout,
 		LogoutTimeout:            c.LogoutTimeout,
