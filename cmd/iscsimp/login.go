@@ -27,7 +27,7 @@ func loginCommand() *cli.Command {
 			"the foreground and logs to stderr until SIGINT, SIGTERM or `iscsimp logout`; then it\n" +
 			"drains, flushes, logs out and ends with 0. A second signal does not wait for I/O.\n\n" +
 			"TIME is a number of seconds, or has a unit: 500ms, 2m.",
-		Flags:        flags(sessionFlags(), authFlags(), digestFlags(), loginFlags()),
+		Flags:        flags(sessionFlags(), authFlags(), digestFlags(), keyFlags(), loginFlags()),
 		OnUsageError: onUsageError,
 		Action:       runLogin,
 	}

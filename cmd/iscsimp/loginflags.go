@@ -49,7 +49,7 @@ func loginFlags() []cli.Flag {
 		&cli.StringFlag{Name: flagDrainTimeout, Value: "30", Usage: "when told to end, wait at most `TIME` for I/O under way"},
 		&cli.StringFlag{Name: flagNoopInterval, Value: "1", Usage: "ask idle connections every `TIME` whether they live; 0: never"},
 		&cli.StringFlag{Name: flagNoopTimeout, Value: "2", Usage: "give a connection up that stays silent for `TIME` when asked"},
-		&cli.IntFlag{Name: flagCommandsMax, Value: 128, Usage: "at most `N` commands in flight per path"},
+		&cli.IntFlag{Name: flagCommandsMax, Value: 128, Usage: "at most `N` commands in flight per path, 1 to 4096"},
 	}
 }
 
@@ -71,7 +71,9 @@ func loginOptionsOf(c *cli.Context, dir string) (o loginOptions, err error) {
 		Target: a.Target, Portals: portals, LUN: a.LUN, OnlyGiven: c.Bool(flagOnlyGiven),
 		Policy: c.String(flagPolicy), ReadOnly: c.Bool(flagReadOnly), Shared: c.Bool(flagShared),
 		HeaderDigest: c.Bool(flagHeaderDigest), DataDigest: c.Bool(flagDataDigest),
-		CommandsMax: c.Int(flagCommandsMax),
+	}
+	if err := o.readKeys(c); err != nil {
+		return o, err
 	}
 	if o.cfg.CHAP, err = chapOf(c, a.User); err != nil {
 		return o, err

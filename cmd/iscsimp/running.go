@@ -84,6 +84,7 @@ func newPathStatus(p initiator.PathSnapshot, now time.Time) pathStatus {
 		Retries: p.Retries, Errors: p.Errors, Timeouts: p.Timeouts, Moved: p.Moved, Probes: p.Probes,
 		Logins: p.Logins, Losses: p.Losses, LastError: p.LastError,
 		ISID: hex.EncodeToString(p.Session.ISID[:]), TPGT: p.Session.TPGT, LocalAddress: p.Session.LocalAddr,
+		Connections: p.Session.Connections,
 	}
 }
 

@@ -122,7 +122,8 @@ type pathStatus struct {
 	LastError     string  `json:"last_error,omitempty"`
 	ISID          string  `json:"isid,omitempty"`
 	LocalAddress  string  `json:"local_address,omitempty"`
-	TPGT          int     `json:"tpgt"` // -1: not known
+	TPGT          int     `json:"tpgt"`        // -1: not known
+	Connections   int     `json:"connections"` // logged in
 }
 
 // stateNotAnswering is the state of a device whose process does not answer.
