@@ -93,11 +93,11 @@ func (m *Machine) authenticate(answers []byte) ([]byte, error) {
 	}
 	keys := a.keys
 	a.keys = chap.Keys{}
+	if keys != (chap.Keys{}) && (a.step == stepMethod || a.step == stepOver) {
+		return nil, protocolError("the target sends keys of CHAP that are not due: %v", keys) // their names
+	}
 	switch a.step {
 	case stepMethod:
-		if keys != (chap.Keys{}) {
-			return nil, protocolError("the target sends keys of CHAP before they are due")
-		}
 		return m.methodChosen(answers)
 	case stepChallenge:
 		answers, err := a.chap.Step(answers, keys)
@@ -116,7 +116,7 @@ func (m *Machine) authenticate(answers []byte) ([]byte, error) {
 			return nil, authError(err)
 		}
 		a.step = stepOver
-	case stepOver: // more than was asked for does no harm
+	case stepOver:
 	}
 	return answers, nil
 }
