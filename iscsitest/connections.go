@@ -100,6 +100,7 @@ func (s *session) connLost(c *conn) {
 		return
 	}
 	delete(s.conns, c.cid)
+	s.lockedForgetPings(c)
 	if s.t.cfg.Quirks.DropSessionWithConnection && s.neg.ErrorRecoveryLevel < 2 {
 		s.mu.Unlock()
 		s.end(endTimeout)
@@ -165,6 +166,7 @@ func (s *session) lockedDiscard(c *conn, undelivered bool) []*task {
 func (s *session) lockedLogout(c *conn, recovery bool) []*task {
 	if s.conns[c.cid] == c {
 		delete(s.conns, c.cid)
+		s.lockedForgetPings(c)
 	}
 	if lost := s.lost[c]; lost != nil {
 		if lost.timer != nil {

@@ -483,3 +483,25 @@ func TestConnectionsComeAndGo(t *testing.T) {
 	assert.Empty(t, s[0].Lost)
 	assert.Empty(t, tgt.Violations())
 }
+
+// TestResponseFence has the answer to a LUN reset wait until the initiator has
+// got what was sent on the other connection, or that is lost.
+func TestResponseFence(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		tgt := startMulti(t, nil)
+		a := leading(t, tgt)
+		b := a.joined(tgt, 1)
+		itt := a.nextITT()
+		a.send(&pdu.TaskMgmt{Immediate: true, Function: pdu.TMLUNReset, ITT: itt, RefTaskTag: pdu.ReservedTag, CmdSN: a.cmdSN, ExpStatSN: a.expStat}, nil)
+		in := pdu.NOPInView(b.recv(pdu.OpNOPIn).BHS).Decode()
+		a.ping() // the next PDU: there is no response yet
+		if lost {
+			b.nc.Close()
+		} else {
+			b.send(&pdu.NOPOut{Immediate: true, ITT: pdu.ReservedTag, TTT: in.TTT, LUN: in.LUN, CmdSN: a.cmdSN, ExpStatSN: b.expStat}, nil)
+		}
+		r := a.recv(pdu.OpTaskMgmtResponse)
+		assert.Equal(t, pdu.TMComplete, pdu.TaskMgmtResponseView(r.BHS).Response())
+		assert.Empty(t, tgt.Violations())
+	}
+}

@@ -218,20 +218,18 @@ func AsyncSense(key scsi.SenseKey, asc scsi.ASC) []byte {
 }
 
 // SendNOPIn sends a NOP-In on every connection of the sessions picked (§11.19);
-// ping asks for an answer, see SessionInfo.Pings. It returns on how many.
-func (t *Target) SendNOPIn(which func(SessionInfo) bool, ping bool) int {
+// wantsAnswer makes it a ping, see SessionInfo.Pings. It returns on how many.
+func (t *Target) SendNOPIn(which func(SessionInfo) bool, wantsAnswer bool) int {
 	conns := t.connsOf(t.pick(which))
 	for _, c := range conns {
-		in := pdu.NOPIn{ITT: pdu.ReservedTag, TTT: pdu.ReservedTag}
-		if ping {
-			s := c.sess
-			s.mu.Lock()
-			in.TTT = s.lockedTTT()
-			s.pings[in.TTT] = in.LUN
-			s.mu.Unlock()
+		if wantsAnswer {
+			c.sess.mu.Lock()
+			c.sess.lockedPing(&ping{c: c})
+			c.sess.mu.Unlock()
+			continue
 		}
 		o := &outPDU{stat: statShown}
-		in.AppendTo(o.bhs[:0])
+		(&pdu.NOPIn{ITT: pdu.ReservedTag, TTT: pdu.ReservedTag}).AppendTo(o.bhs[:0])
 		c.send(o)
 	}
 	return len(conns)

@@ -12,15 +12,15 @@ func (s *session) nopOut(r *request) {
 	v, c := pdu.NOPOutView(r.header()), r.c
 	if v.TTT() != pdu.ReservedTag {
 		s.mu.Lock()
-		lun, ok := s.pings[v.TTT()]
-		delete(s.pings, v.TTT())
+		asked := s.pings[v.TTT()]
+		s.lockedPong(v.TTT())
 		s.mu.Unlock()
 		switch {
-		case !ok:
+		case asked == nil || asked.c != c:
 			c.violation(v, "Target Transfer Tag of no NOP-In (§11.18.2)")
 			c.reject(r.header(), pdu.RejectInvalidField)
 			return
-		case lun != v.LUN():
+		case asked.lun != v.LUN():
 			c.violation(v, "LUN is not that of the NOP-In (§11.18.2)")
 		}
 	}
@@ -33,6 +33,71 @@ func (s *session) nopOut(r *request) {
 	o := &outPDU{data: slices.Clone(r.data[:min(len(r.data), int(c.neg.SendMRDSL))])}
 	(&pdu.NOPIn{ITT: v.ITT(), TTT: pdu.ReservedTag}).AppendTo(o.bhs[:0])
 	c.reply(o)
+}
+
+// ping is a NOP-In that wants an answer.
+type ping struct {
+	c     *conn
+	lun   uint64
+	fence *fence // that waits for it, or nil
+}
+
+// fence holds up a response until others have arrived (§4.2.2.3).
+type fence struct {
+	left int // guarded by session.mu
+	done func()
+}
+
+// lockedPing sends a NOP-In that wants an answer on a connection.
+func (s *session) lockedPing(p *ping) {
+	ttt := s.lockedTTT()
+	s.pings[ttt] = p
+	o := &outPDU{stat: statShown}
+	(&pdu.NOPIn{ITT: pdu.ReservedTag, TTT: ttt, LUN: p.lun}).AppendTo(o.bhs[:0])
+	p.c.send(o)
+}
+
+// lockedPong ends the wait for the answer to a ping.
+func (s *session) lockedPong(ttt uint32) {
+	p := s.pings[ttt]
+	if p == nil {
+		return
+	}
+	delete(s.pings, ttt)
+	if p.fence == nil {
+		return
+	}
+	if p.fence.left--; p.fence.left == 0 {
+		s.t.wg.Go(p.fence.done) // not under the session's lock
+	}
+}
+
+// lockedForgetPings ends the wait for answers from a connection that has ended.
+func (s *session) lockedForgetPings(c *conn) {
+	for ttt, p := range s.pings {
+		if p.c == c {
+			s.lockedPong(ttt)
+		}
+	}
+}
+
+// behindOthers calls done when the initiator has got all that was sent on the
+// other connections of the session before: it is pinged, and acknowledges that
+// with the answer (§4.2.2.3.3).
+func (s *session) behindOthers(c *conn, done func()) {
+	s.mu.Lock()
+	f := &fence{done: done}
+	for _, other := range s.lockedConns() {
+		if other != c {
+			f.left++
+			s.lockedPing(&ping{c: other, fence: f})
+		}
+	}
+	none := f.left == 0
+	s.mu.Unlock()
+	if none {
+		done()
+	}
 }
 
 // textExchange is a Text negotiation that takes several PDUs (§11.10).

@@ -50,8 +50,8 @@ type session struct {
 	lost     map[*conn]*lostConn
 	ua       map[*lun][]scsi.ASC // unit attentions not reported yet
 	nextTTT  uint32
-	dying    map[*task]bool    // taken out of tasks, and perhaps not aborted yet
-	pings    map[uint32]uint64 // TTT of NOP-Ins not answered yet, with their LUN
+	dying    map[*task]bool   // taken out of tasks, and perhaps not aborted yet
+	pings    map[uint32]*ping // NOP-Ins not answered yet, by TTT
 	texts    map[uint32]*textExchange
 	commands uint64          // SCSI commands received
 	aborted  map[uint32]bool // ITTs of tasks that ended early: their data may still come
@@ -128,7 +128,7 @@ func (t *Target) establish(l *loginState) *session {
 		conns:   make(map[uint16]*conn),
 		lost:    make(map[*conn]*lostConn),
 		ua:      make(map[*lun][]scsi.ASC),
-		pings:   make(map[uint32]uint64),
+		pings:   make(map[uint32]*ping),
 		texts:   make(map[uint32]*textExchange),
 	}
 	if l.node != nil && !l.discovery {

@@ -32,7 +32,10 @@ func (s *session) taskMgmt(r *request) {
 			respond(pdu.TMNoLUN)
 			return
 		}
-		s.abortAll(s.takeSet(v, u), endAborted, func() { respond(pdu.TMComplete) })
+		s.abortAll(s.takeSet(v, u), endAborted, func() {
+			// What was sent of the tasks must arrive before (§4.2.2.3.4).
+			s.behindOthers(c, func() { respond(pdu.TMComplete) })
+		})
 	case pdu.TMTaskReassign:
 		respond(pdu.TMReassignUnsupported)
 	default:
