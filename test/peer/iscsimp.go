@@ -60,6 +60,8 @@ type PathStatus struct {
 	P99Seconds float64 `json:"p99_seconds"`
 	InFlight   int     `json:"in_flight"`
 	Retries    uint64  `json:"retries"`
+
+	Connections int `json:"connections"` // logged in
 }
 
 // Path returns the path through a portal; its zero value when there is none.

@@ -1,0 +1,47 @@
+package test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/iscsimp/iscsimp/test/peer"
+)
+
+func haveConnections(n int) func(peer.DeviceStatus) bool {
+	return func(s peer.DeviceStatus) bool {
+		for _, p := range s.Paths {
+			if p.Connections != n {
+				return false
+			}
+		}
+		return s.PathsUp() == len(s.Paths)
+	}
+}
+
+// TestTgtdSeveralConnections: four connections in one session, as the target counts them; one is dropped under load, again and again, and comes back. tgtd
+// does not look at the CID of a Logout and closes the connection that it came over, so that the clean-up of one connection may cost the others too: then the
+// session is reinstated. Neither may be felt but as a pause.
+func TestTgtdSeveralConnections(t *testing.T) {
+	target := peer.NeedTgtd(t, 1, peer.Tgtd{LUNs: []peer.TgtdLUN{{File: peer.RAMFile(t, 16)}}, Options: map[string]string{"MaxConnections": "4", "DefaultTime2Wait": "0"}})
+	device := peer.NeedLogin(t, peer.Login{Portals: target.Portals, IQN: target.IQN, LUN: 1, Args: []string{"--connections", "4"}})
+	waitPaths(t, device, "four connections", haveConnections(4))
+	load := startLoad(t, device)
+	for round := range 5 {
+		runFor(t, 300*time.Millisecond)
+		shown, err := target.Admin("--op", "show", "--mode", "conn", "--tid", "1")
+		require.NoError(t, err)
+		require.Equal(t, 4, strings.Count(shown, "Connection:"), shown)
+		sessions, err := target.Sessions()
+		require.NoError(t, err)
+		require.Len(t, sessions, 1, shown)
+		require.NoError(t, target.DropConnection(sessions[0]))
+		waitPaths(t, device, "loss noticed", func(peer.DeviceStatus) bool { return strings.Count(device.Output(), "connection lost") > round })
+		waitPaths(t, device, "four connections again", haveConnections(4))
+	}
+	stats := load.finish()
+	assert.Less(t, stats.LongestStall, 3*time.Second)
+}
