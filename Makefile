@@ -4,7 +4,7 @@
 GO      ?= go
 TOOLS   := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 PKGS    := ./...
-FUZZ    ?= 10s
+FUZZ    ?= 3s
 
 .PHONY: all build demo test test-unit test-race test-real target-check lint fmt vet fuzz bench bench-full deps clean cross
 
