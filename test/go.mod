@@ -1,6 +1,6 @@
 module github.com/iscsimp/iscsimp/test
 
-go 1.26
+go 1.26.0
 
 replace github.com/iscsimp/iscsimp => ../
 
@@ -13,9 +13,10 @@ require (
 )
 
 require (
+	github.com/iscsimp/iscsimp v0.0.0
 	github.com/kr/text v0.1.0 // indirect
 	github.com/mitchellh/go-homedir v1.1.0 // indirect
 	github.com/satori/go.uuid v1.2.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
-	golang.org/x/sys v0.3.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
 )

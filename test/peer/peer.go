@@ -1,4 +1,4 @@
-// Package peer starts and stops the programs that iscsimp is tried against: the targets gotgt and tgtd, the NBD clients nobody here wrote (fio, nbdinfo,
+// Package peer starts and stops the programs that iscsimp is tried against: the targets gotgt, tgtd and istgt, the NBD clients nobody here wrote (fio, nbdinfo,
 // nbdcopy, qemu-io, qemu-img), and the iscsimp binary itself. Everything listens on 127.0.0.0/8 and is a child of the test, so that nothing outlives it.
 //
 // A tool that is not installed fails the test and names the Debian package to install; with ISCSIMP_ALLOW_SKIP=1 the test is skipped instead, loudly.
@@ -23,7 +23,7 @@ import (
 // debianPackage says which package brings a program.
 var debianPackage = map[string]string{
 	"tgtd": "tgt", "tgtadm": "tgt", "fio": "fio", "nbdinfo": "libnbd-bin", "nbdcopy": "libnbd-bin",
-	"qemu-io": "qemu-utils", "qemu-img": "qemu-utils", "qemu-nbd": "qemu-utils", "iscsi-perf": "libiscsi-bin", "jq": "jq",
+	"istgt": "istgt", "tshark": "tshark", "dumpcap": "tshark", "qemu-io": "qemu-utils", "qemu-img": "qemu-utils", "qemu-nbd": "qemu-utils", "iscsi-perf": "libiscsi-bin", "jq": "jq",
 }
 
 // FindTool returns the path of a program, or an error that says what to install. It also looks where Debian keeps system programs.

@@ -12,6 +12,7 @@ import (
 type link struct {
 	client     *net.TCPConn
 	cancelDial func()
+	number     int           // of the connection, in the order of acceptance
 	done       chan struct{} // closed by reset
 
 	mu     sync.Mutex
@@ -80,7 +81,7 @@ func (p *Proxy) readInto(q *queue, from *net.TCPConn) error {
 			if delay > 0 {
 				due = time.Now().Add(delay)
 			}
-			if !q.push(piece{bytes: append([]byte(nil), buf[:n]...), due: due}) {
+			if !q.push(p.room(), piece{bytes: append([]byte(nil), buf[:n]...), due: due}) {
 				return net.ErrClosed
 			}
 		}
@@ -92,6 +93,7 @@ func (p *Proxy) readInto(q *queue, from *net.TCPConn) error {
 
 // writeFrom returns io.EOF after an orderly end of the source, any other error otherwise.
 func (p *Proxy) writeFrom(q *queue, l *link, to *net.TCPConn, counter *int64) error {
+	var narrow bucket
 	for {
 		next, err := q.pop()
 		if err != nil {
@@ -110,8 +112,7 @@ func (p *Proxy) writeFrom(q *queue, l *link, to *net.TCPConn, counter *int64) er
 		if !p.waitUnstalled(l) {
 			return net.ErrClosed
 		}
-		p.count(counter, len(next.bytes)) // before: whoever got an answer finds its request counted
-		if _, err := to.Write(next.bytes); err != nil {
+		if err := p.writePiece(&narrow, l, to, next.bytes, counter); err != nil {
 			return err
 		}
 	}
@@ -137,12 +138,12 @@ type piece struct {
 	due   time.Time // zero: at once
 }
 
-// queue holds the pieces of one direction between its reader and its writer, up to maxQueuedBytes.
+// queue holds the pieces of one direction between its reader and its writer.
 type queue struct {
 	mu        sync.Mutex
 	moved     *sync.Cond
 	pieces    []piece
-	bytes     int
+	bytes     int   // of pieces
 	err       error // why no more pieces come
 	abandoned bool  // nobody pops any more
 }
@@ -153,11 +154,11 @@ func newQueue() *queue {
 	return q
 }
 
-// push waits for room; false means that nobody pops any more.
-func (q *queue) push(p piece) bool {
+// push waits until less than limit bytes are queued; false means that nobody pops any more.
+func (q *queue) push(limit int, p piece) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for q.bytes >= maxQueuedBytes && !q.abandoned {
+	for q.bytes >= limit && !q.abandoned {
 		q.moved.Wait()
 	}
 	if q.abandoned {

@@ -1,4 +1,4 @@
-// Package tcpproxy is a plain TCP proxy whose line can go bad: it forwards, delays, falls silent, or cuts, on command, while connections are open. It is for
+// Package tcpproxy is a plain TCP proxy whose line can go bad: it forwards, delays, narrows, falls silent, or cuts, on command, while connections are open. It is for
 // real targets and the demo, where a path has to fail without touching the target.
 //
 // What does not belong here: anything that knows iSCSI. Faults at the level of PDUs are the business of iscsitest.
@@ -8,7 +8,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -48,6 +50,7 @@ func (m Mode) String() string {
 type Stats struct {
 	Mode     Mode
 	Delay    time.Duration // added in each direction
+	Rate     int64         // bytes per second and connection in each direction; 0: no limit
 	ToTarget int64         // bytes passed on to the target
 	ToClient int64         // bytes passed on to clients
 	Accepted int           // connections accepted
@@ -62,6 +65,7 @@ type Proxy struct {
 	changed  chan struct{} // closed and replaced on each change of mode
 	mode     Mode
 	delay    time.Duration
+	rate     int64        // bytes per second; 0: no limit
 	listener net.Listener // nil while cut or closed
 	links    map[*link]struct{}
 	stats    Stats
@@ -107,12 +111,43 @@ func (p *Proxy) Reset() {
 	p.resetLocked()
 }
 
+// ResetOne resets the n-th oldest of the connections that are open now, counted from 0, on both sides; false if there are not that many.
+func (p *Proxy) ResetOne(n int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	links := slices.SortedFunc(maps.Keys(p.links), func(a, b *link) int { return a.number - b.number })
+	if n < 0 || n >= len(links) {
+		return false
+	}
+	links[n].reset()
+	return true
+}
+
+// Limit caps each direction of each connection at a number of bytes per second, from now on and whatever the mode; 0 ends it. What the line holds back is
+// then bounded too, so that the sender feels the cap.
+func (p *Proxy) Limit(bytesPerSecond int64) error {
+	if bytesPerSecond < 0 {
+		return fmt.Errorf("tcpproxy: negative rate %d", bytesPerSecond)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rate = bytesPerSecond
+	return nil
+}
+
+// limit is the cap of this moment.
+func (p *Proxy) limit() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rate
+}
+
 // Stats returns the counts of this moment.
 func (p *Proxy) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.stats
-	s.Mode, s.Delay, s.Open = p.mode, p.delay, len(p.links)
+	s.Mode, s.Delay, s.Rate, s.Open = p.mode, p.delay, p.rate, len(p.links)
 	return s
 }
 
@@ -230,6 +265,7 @@ func (p *Proxy) add(l *link) bool {
 		return false
 	}
 	p.links[l] = struct{}{}
+	l.number = p.stats.Accepted
 	p.stats.Accepted++
 	return true
 }
