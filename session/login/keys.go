@@ -2,6 +2,7 @@ package login
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -211,11 +212,30 @@ func (n *negotiator) take(answers []byte, key, value string) ([]byte, error) {
 		return pdu.AppendKey(answers, key, "No"), nil // obsolete: never NotUnderstood (§13.25)
 	case "IFMarkInt", "OFMarkInt":
 		return pdu.AppendKey(answers, key, "Reject"), nil
+	case "TaskReporting":
+		return answerTaskReporting(answers, value), nil
+	case "iSCSIProtocolLevel":
+		if isReply(value) {
+			return answers, nil
+		}
+		return pdu.AppendKey(answers, key, "1"), nil // RFC 7143 alone (§13.24)
 	}
 	if isReply(value) {
 		return answers, nil // an answer to a key we never sent; nothing to answer
 	}
 	return pdu.AppendKey(answers, key, "NotUnderstood"), nil
+}
+
+// answerTaskReporting takes the plain form out of the list offered (§13.23); the
+// others ask for what this initiator does not do.
+func answerTaskReporting(answers []byte, value string) []byte {
+	if isReply(value) {
+		return answers
+	}
+	if slices.Contains(strings.Split(value, ","), "RFC3720") {
+		return pdu.AppendKey(answers, "TaskReporting", "RFC3720")
+	}
+	return pdu.AppendKey(answers, "TaskReporting", "Reject")
 }
 
 // isReply reports whether value can only be an answer (RFC 7143 §6.2).
@@ -272,6 +292,9 @@ func (n *negotiator) takeNumber(answers []byte, i int, value string) ([]byte, er
 			return nil, changed(k.name, k.format(n.theirs[i]), value)
 		}
 		return answers, nil
+	}
+	if n.cfg.Discovery && i == kERL {
+		return pdu.AppendKey(answers, k.name, "0"), nil // §7.4.1
 	}
 	if n.cfg.Discovery && k.leading {
 		return pdu.AppendKey(answers, k.name, "Irrelevant"), nil
