@@ -85,6 +85,11 @@ func newPathStatus(p initiator.PathSnapshot, now time.Time) pathStatus {
 		Logins: p.Logins, Losses: p.Losses, LastError: p.LastError,
 		ISID: hex.EncodeToString(p.Session.ISID[:]), TPGT: p.Session.TPGT, LocalAddress: p.Session.LocalAddr,
 		Connections: p.Session.Connections,
+		Cost: pathCost{
+			TotalSeconds: p.Cost.Total, LatencySeconds: p.Cost.Latency, WriteSeconds: p.Cost.Write, OldestSeconds: p.Cost.Age,
+			InFlight: p.Cost.InFlight, QueuedBytes: p.Cost.Queued, BytesPerSecond: p.Cost.Bandwidth,
+			Limit: p.Cost.Limit, Ramp: p.Cost.Ramp, Known: p.Cost.Known,
+		},
 	}
 }
 

@@ -124,6 +124,25 @@ type pathStatus struct {
 	LocalAddress  string  `json:"local_address,omitempty"`
 	TPGT          int     `json:"tpgt"`        // -1: not known
 	Connections   int     `json:"connections"` // logged in
+
+	Cost pathCost `json:"cost"`
+}
+
+// pathCost is what a read of 4 KiB over the path is expected to take, as the
+// latency policy sees it: for each command in flight and itself the latency, or
+// the age of the oldest command if that is more, and the time its bytes and those
+// before it need.
+type pathCost struct {
+	TotalSeconds   float64 `json:"total_seconds"`
+	LatencySeconds float64 `json:"latency_seconds"`       // of a read without length
+	WriteSeconds   float64 `json:"write_latency_seconds"` // of a write without length
+	OldestSeconds  float64 `json:"oldest_seconds"`        // age of the oldest read or write in flight
+	InFlight       int     `json:"in_flight"`
+	QueuedBytes    int     `json:"queued_bytes"`
+	BytesPerSecond float64 `json:"bytes_per_second"` // 0: not known
+	Limit          int     `json:"limit"`            // of commands in flight, after TASK SET FULL; 0: none
+	Ramp           int     `json:"ramp"`             // of commands in flight, while it starts; 0: none
+	Known          bool    `json:"known"`            // false: nothing was measured yet
 }
 
 // stateNotAnswering is the state of a device whose process does not answer.
