@@ -3,6 +3,7 @@ package session
 import (
 	"fmt"
 
+	"github.com/iscsimp/iscsimp/pdu"
 	"github.com/iscsimp/iscsimp/session/chap"
 	"github.com/iscsimp/iscsimp/session/login"
 )
@@ -39,9 +40,10 @@ func (s *Session) newCHAP() (*chap.Initiator, error) {
 
 // refusedCHAP notes, when a login was refused, whether another one with other
 // algorithms makes sense at once; see chap.Fallback. When that was tried already,
-// the next login begins with all of them again.
+// the next login begins with all of them again. Further connections use what the
+// first one was let in with.
 func (c *conn) refusedCHAP(e *login.Error) {
-	if c.chap == nil {
+	if c.chap == nil || c.s.memberOf(c) != nil {
 		return
 	}
 	s := c.s
@@ -63,9 +65,23 @@ func (s *Session) tryAgain() bool {
 	return true
 }
 
+// checkAuth refuses a further connection that is not authenticated as the session
+// is: the two must not be mixed (RFC 7143 §9.2).
+func (c *conn) checkAuth() error {
+	s := c.s
+	proven := c.machine.Result().AuthMethod == "CHAP"
+	if s.memberOf(c) == nil || proven == s.proven {
+		return nil
+	}
+	e := s.err(KindLogin, "the target asks for CHAP on some connections of a session only")
+	e.Login, e.Hint = pdu.LoginAuthFailure, "set it up on all portals of the target, or on none"
+	return e
+}
+
 // noteAuth tells, once, of a target that did not want the authentication
 // configured for it. Discovery is often open although the targets are not.
 func (s *Session) noteAuth(r login.Result) {
+	s.proven = r.AuthMethod == "CHAP"
 	if s.cfg.CHAP == nil || r.AuthMethod == "CHAP" || s.toldOpen {
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -182,4 +183,48 @@ func TestCHAPConfig(t *testing.T) {
 	_, err := New(base, nil, nil)
 	require.NoError(t, err)
 	require.Nil(t, base.CHAP.Registry, "the caller's is left alone")
+}
+
+// TestCHAPOnEveryConnection: further connections authenticate as the first did.
+func TestCHAPOnEveryConnection(t *testing.T) {
+	for name, algorithms := range map[string][]chap.Algorithm{"default": nil, "after a fallback": {chap.SHA256, chap.MD5}} {
+		t.Run(name, func(t *testing.T) {
+			everywhere(t, func(t *testing.T, at place) {
+				auth := chaptest.New(t)
+				auth.Config.Faults.SHA1As7 = true
+				tgt := newTarget(t, at, iscsitest.Config{Authenticate: auth, Params: iscsitest.Params{MaxConnections: 8}})
+				cfg := mutual(t)
+				cfg.Algorithms = algorithms
+				l := logIn(t, at, tgt, Config{CHAP: cfg, Connections: 3})
+				l.awaitConnections(3)
+				l.close()
+			})
+		})
+	}
+}
+
+// mixed asks the first login for CHAP, and no other.
+type mixed struct {
+	*chaptest.Authenticator
+	logins atomic.Int32
+}
+
+func (m *mixed) Begin(initiator, target string) iscsitest.AuthExchange {
+	a := *m.Authenticator
+	a.Open = m.logins.Add(1) > 1
+	return a.Begin(initiator, target)
+}
+
+func TestConnectionsAreNotMixed(t *testing.T) {
+	inBubble(t, func(t *testing.T, at place) {
+		auth := &mixed{Authenticator: chaptest.New(t)}
+		tgt := newTarget(t, at, iscsitest.Config{Authenticate: auth, Params: iscsitest.Params{MaxConnections: 8}})
+		l := logIn(t, at, tgt, Config{CHAP: oneWay(t), Connections: 2})
+		for range 300 { // virtual
+			time.Sleep(time.Second)
+		}
+		require.Greater(t, auth.logins.Load(), int32(2), "it is tried again")
+		l.do(func() { require.Equal(t, 1, l.s.Stats().Connections) })
+		l.close()
+	})
 }

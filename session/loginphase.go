@@ -106,6 +106,9 @@ func (c *conn) loginResponse(v pdu.LoginResponseView, text []byte) error {
 		c.sendLogin(next)
 		return nil
 	}
+	if err := c.checkAuth(); err != nil {
+		return err
+	}
 	c.enterFull(v)
 	s.loggedIn(c)
 	return nil
