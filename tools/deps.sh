@@ -5,6 +5,7 @@ set -euo pipefail
 declare -A need=(
 	[tgtd]=tgt [fio]=fio [nbdinfo]=libnbd-bin [nbdcopy]=libnbd-bin [qemu-img]=qemu-utils
 	[qemu-io]=qemu-utils [qemu-nbd]=qemu-utils [iscsi-test-cu]=libiscsi-bin [jq]=jq [ss]=iproute2
+	[istgt]=istgt [tshark]=tshark [dumpcap]=tshark
 )
 PATH=$PATH:/usr/sbin:/sbin
 missing=()

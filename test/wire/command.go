@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -37,11 +38,19 @@ func (w *Session) wakeSubmitters() {
 	}
 }
 
+// ErrNoRoom is the end of the patience with a session that takes no command.
+var ErrNoRoom = errors.New("no room for a command")
+
 // Run sends one command as soon as there is room for it and waits for its end, whatever it is: look at Err and Status of what comes back. The error is only
 // about the waiting.
 func (w *Session) Run(ctx context.Context, c session.Command) (*session.Command, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	return w.RunWithin(ctx, ctx, c)
+}
+
+// RunWithin is Run with a limit of its own for the wait for room (ErrNoRoom) and for the answer.
+func (w *Session) RunWithin(room, answer context.Context, c session.Command) (*session.Command, error) {
 	own := &command{Command: c, w: w, done: make(chan struct{})}
 	own.Owner = own
 	for {
@@ -52,16 +61,16 @@ func (w *Session) Run(ctx context.Context, c session.Command) (*session.Command,
 		}
 		select {
 		case <-w.room:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("no room for a command: %w", ctx.Err())
+		case <-room.Done():
+			return nil, fmt.Errorf("%w: %w", ErrNoRoom, room.Err())
 		}
 	}
 	w.wakeSubmitters() // there may be room for one more
 	select {
 	case <-own.done:
 		return &own.Command, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("a command was not answered: %w", ctx.Err())
+	case <-answer.Done():
+		return nil, fmt.Errorf("a command was not answered: %w", answer.Err())
 	}
 }
 

@@ -72,7 +72,10 @@ func Start(cfg session.Config) (*Session, error) {
 	return w, nil
 }
 
-// LogIn is Start, and waits for the first login; a login that is refused or fails ends the session and is the error.
+// loginAttempts is how often LogIn lets the session try: it offers fewer keys to a target that hangs up.
+const loginAttempts = 4
+
+// LogIn is Start, and waits for the first login; a login that is refused for good or keeps failing ends the session and is the error.
 func LogIn(ctx context.Context, cfg session.Config) (*Session, error) {
 	w, err := Start(cfg)
 	if err != nil {
@@ -82,8 +85,8 @@ func LogIn(ctx context.Context, cfg session.Config) (*Session, error) {
 		switch {
 		case len(w.ups) > 0:
 			return nil
-		case len(w.downs) > 0:
-			return w.downs[0]
+		case len(w.downs) > 0 && w.downs[len(w.downs)-1].Permanent(), len(w.downs) >= loginAttempts:
+			return w.downs[len(w.downs)-1]
 		}
 		return errWait
 	})
@@ -242,7 +245,9 @@ func (w *Session) SendTargets(ctx context.Context) ([]session.TargetInfo, error)
 		err  *session.Error
 	}
 	answers := make(chan answer, 1)
-	w.do(func() { w.s.SendTargets(func(list []session.TargetInfo, err *session.Error) { answers <- answer{list, err} }) })
+	w.do(func() {
+		w.s.SendTargets(func(list []session.TargetInfo, err *session.Error) { answers <- answer{list, err} })
+	})
 	select {
 	case a := <-answers:
 		if a.err != nil {
