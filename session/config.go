@@ -57,6 +57,14 @@ type Config struct {
 
 	LoginTimeout  time.Duration // node.conn[0].timeo.login_timeout: dial and login together; default 10 s
 	LogoutTimeout time.Duration // node.conn[0].timeo.logout_timeout; default 5 s
+	// AbortTimeout, LUResetTimeout and TargetResetTimeout bound task management
+	// functions (node.session.err_timeo.abort_timeout, .lu_reset_timeout,
+	// .tgt_reset_timeout). Defaults 15 s, 30 s and 30 s.
+	AbortTimeout, LUResetTimeout, TargetResetTimeout time.Duration
+	// DetachTimeout is how long after Detach a command that the target does not
+	// answer is aborted, since it fills a place in the command window; if that
+	// fails too the session is dropped. Default 30 s.
+	DetachTimeout time.Duration
 	// NoopInterval: an idle connection is pinged this often
 	// (node.conn[0].timeo.noop_out_interval). Default 1 s; negative: never.
 	NoopInterval time.Duration

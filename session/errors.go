@@ -18,6 +18,7 @@ const (
 	KindLogin                     // the target refused the login; Login says how
 	KindTarget                    // the target ended the session or connection on purpose (Async Message, Reject)
 	KindClosed                    // this side closed the session
+	KindAborted                   // ended by a task management function of this side; always Settled
 	KindResponse                  // iSCSI response code other than "completed at target" (RFC 7143 §11.4.3)
 )
 
@@ -35,6 +36,8 @@ func (k Kind) String() string {
 		return "ended by the target"
 	case KindClosed:
 		return "closed"
+	case KindAborted:
+		return "aborted"
 	case KindResponse:
 		return "target failure"
 	}

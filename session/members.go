@@ -26,6 +26,7 @@ const (
 	memberJoining                     // dialing or logging in
 	memberUp                          // carries commands
 	memberCleaning                    // lost; its Logout is under way
+	memberProving                     // logged out; a ping proves that the target meant this connection
 	memberSettling                    // logged out for recovery; its tasks end at deadline
 )
 
@@ -33,12 +34,13 @@ const (
 type member struct {
 	cid      uint16
 	state    memberState
-	conn     *conn // memberJoining, memberUp; the lost one in memberCleaning and memberSettling
+	conn     *conn // memberJoining, memberUp; the lost one from memberCleaning to memberSettling
 	lostFor  *Error
 	retryAt  int64
-	deadline int64 // memberJoining: of the login; memberCleaning: of the Logout; memberSettling: see there
+	deadline int64 // memberJoining: of the login; memberCleaning: of the Logout; memberProving: of the ping; memberSettling: see there
 	backoff  time.Duration
-	logout   *task
+	logout   *task         // memberCleaning: the Logout; memberProving: the ping
+	wait     time.Duration // memberProving: from the Logout until the tasks end
 }
 
 func (m *member) up() bool { return m.state == memberUp && !m.conn.dead }
@@ -87,7 +89,7 @@ func (s *Session) tickMembers(now int64) {
 			s.join(m, now)
 		case m.state == memberJoining && now >= m.deadline:
 			s.joinTimedOut(m, now)
-		case m.state == memberCleaning && now >= m.deadline:
+		case (m.state == memberCleaning || m.state == memberProving) && now >= m.deadline:
 			s.Drop(s.err(KindTimeout, "connection %d was lost and the target did not answer its logout", m.cid))
 			return
 		case m.state == memberSettling && now >= m.deadline:
@@ -143,7 +145,7 @@ func (s *Session) joinTimedOut(m *member, now int64) {
 // joined takes a connection in whose login is complete.
 func (s *Session) joined(m *member) {
 	m.state, m.backoff, m.deadline = memberUp, 0, 0
-	m.conn.machine = nil
+	m.conn.machine, m.conn.chap = nil, nil
 	s.log.Debug("connection joined the session", "cid", m.cid)
 	s.tellSilence()
 	s.rearm()
@@ -226,11 +228,16 @@ func (s *Session) lose(m *member, next *conn, reason *Error) {
 	s.losses++
 	m.state, m.lostFor = memberCleaning, reason
 	s.lastErr = reason
+	s.failTMFs(m.conn, reason)
+	if s.state != StateLoggedIn { // whoever was told may have done anything
+		return
+	}
 	s.log.Info("connection lost, cleaning up over another", "cid", m.cid, "over", next.cid, "err", reason)
 	s.logoutMember(m, next)
 	// A Logout for yet another connection may have gone down with this one.
 	for i := range s.members {
-		if o := &s.members[i]; o.state == memberCleaning && o.logout != nil && o.logout.conn == m.conn {
+		o := &s.members[i]
+		if (o.state == memberCleaning || o.state == memberProving) && o.logout != nil && o.logout.conn == m.conn {
 			s.tasks.remove(o.logout)
 			s.logoutMember(o, next)
 		}
@@ -246,7 +253,7 @@ func (s *Session) lose(m *member, next *conn, reason *Error) {
 // answers for a connection it has lost, and its tasks end with the timers.
 func (s *Session) logoutMember(m *member, over *conn) {
 	t := s.tasks.add(taskLogout, over, s.env.Now())
-	m.logout = t
+	m.state, m.logout = memberCleaning, t
 	if t == nil {
 		over.abort(s.err(KindClosed, "no room for a logout"))
 		return
@@ -259,27 +266,48 @@ func (s *Session) logoutMember(m *member, over *conn) {
 	over.sendLogout(t, reason, m.cid)
 }
 
-// memberLoggedOut takes the answer to logoutMember (§11.15).
-func (s *Session) memberLoggedOut(m *member, v pdu.LogoutResponseView) error {
-	m.logout = nil
-	recovery := s.params.ErrorRecoveryLevel == 2
+// memberLoggedOut takes the answer to logoutMember (§11.15). It is not believed
+// yet: tgtd never looks at the CID and ends the connection that carried the
+// Logout. Only if that one still answers a ping was the lost one meant.
+func (s *Session) memberLoggedOut(m *member, over *conn, v pdu.LogoutResponseView) error {
+	m.logout, m.wait = nil, 0
 	switch {
-	case v.Response() == pdu.LogoutDone && recovery:
+	case v.Response() == pdu.LogoutDone && s.params.ErrorRecoveryLevel == 2:
 		// §11.14: without a reassignment the tasks end after both times.
-		wait := time.Duration(v.Time2Wait()+v.Time2Retain()) * time.Second
-		m.state, m.deadline = memberSettling, s.env.Now()+int64(wait)
-		if wait == 0 {
-			s.cleanUp(m)
-		}
+		m.wait = time.Duration(v.Time2Wait()+v.Time2Retain()) * time.Second
 	case v.Response() == pdu.LogoutDone, v.Response() == pdu.LogoutNoCID:
 		// A target that does not know the connection has no tasks of it either: with
 		// Time2Retain 0 it may forget both at once.
-		s.cleanUp(m)
 	default:
 		return s.err(KindTarget, "the target could not clean up connection %d: %v", m.cid, v.Response())
 	}
+	now := s.env.Now()
+	if m.logout = over.sendPing(now); m.logout == nil {
+		return s.err(KindClosed, "no room for a ping")
+	}
+	m.state, m.deadline = memberProving, now+int64(s.cfg.LogoutTimeout)
 	s.rearm()
 	return nil
+}
+
+// provenBy gives the lost connection whose Logout the ping t is to prove, or nil.
+func (s *Session) provenBy(t *task) *member {
+	for i := range s.members {
+		if m := &s.members[i]; m.state == memberProving && m.logout == t {
+			return m
+		}
+	}
+	return nil
+}
+
+// proved goes on with the clean-up of a lost connection.
+func (s *Session) proved(m *member) {
+	m.logout = nil
+	m.state, m.deadline = memberSettling, s.env.Now()+int64(m.wait)
+	if m.wait == 0 {
+		s.cleanUp(m)
+	}
+	s.rearm()
 }
 
 // cleanUp ends the tasks of a lost connection: no copy of them can be executed
@@ -321,7 +349,7 @@ func (s *Session) sendAgain(t *task) {
 		c.sendCommand(t)
 		return
 	}
-	t.kind = taskNOP
+	t.kind, t.due = taskNOP, 0
 	s.tasks.scsi--
 	start := c.header()
 	t.pos = c.out.queued

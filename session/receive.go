@@ -50,7 +50,11 @@ func (c *conn) dispatch(bhs pdu.BHS, data []byte) error {
 		c.status(v.StatSN())
 		return c.logoutResponse(v)
 	case pdu.OpTaskMgmtResponse:
-		return nil // no task management is sent: an answer to nothing
+		v := pdu.TaskMgmtResponseView(bhs)
+		c.window(v.ExpCmdSN(), v.MaxCmdSN())
+		c.status(v.StatSN())
+		c.tmfResponse(v)
+		return nil
 	}
 	return c.protocolErr("unexpected %v", op)
 }
@@ -60,6 +64,9 @@ func (c *conn) dispatch(bhs pdu.BHS, data []byte) error {
 // DataSequenceInOrder as Yes, so data comes without holes (RFC 7143 §13.18-19).
 func (c *conn) dataInDest(v pdu.DataInView) (*task, []byte, error) {
 	t := c.task(v.ITT())
+	if c.tooLate(v.ITT()) {
+		return nil, nil, nil
+	}
 	if t == nil || t.kind != taskSCSI {
 		return nil, nil, c.protocolErr("Data-In for task %08x, which is not in flight", v.ITT())
 	}
@@ -87,8 +94,11 @@ func (c *conn) dataInDest(v pdu.DataInView) (*task, []byte, error) {
 // the command if the PDU brought its status (RFC 7143 §11.7.3).
 func (c *conn) dataInDone(t *task, v pdu.DataInView) error {
 	c.window(v.ExpCmdSN(), v.MaxCmdSN())
-	if t == nil { // detached meanwhile; the slot is still there
-		if t = c.task(v.ITT()); t == nil {
+	if t == nil { // detached meanwhile; the slot is still there, unless it was aborted
+		if t = c.task(v.ITT()); t == nil || t.aborted || t.kind != taskSCSI {
+			if v.HasStatus() {
+				c.status(v.StatSN())
+			}
 			return nil
 		}
 	}
@@ -128,6 +138,9 @@ func (c *conn) scsiResponse(v pdu.SCSIResponseView, data []byte) error {
 	c.window(v.ExpCmdSN(), v.MaxCmdSN())
 	c.status(v.StatSN())
 	t := c.task(v.ITT())
+	if c.tooLate(v.ITT()) {
+		return nil
+	}
 	if t == nil || t.kind != taskSCSI || t.waiting {
 		return c.protocolErr("SCSI response for task %08x, which is not in flight", v.ITT())
 	}
@@ -171,7 +184,7 @@ func senseOf(data []byte) []byte {
 func (c *conn) finish(t *task) {
 	cmd := t.cmd
 	if cmd == nil {
-		t.unloaded(c.s.env.Now(), true)
+		t.unloaded(c.s.env.Now(), !t.aborted)
 		c.s.tasks.remove(t)
 		c.s.drained()
 		return
@@ -191,7 +204,7 @@ func (c *conn) complete(t *task) {
 		cmd.Received = int(t.next)
 	}
 	cmd.slot = 0
-	t.unloaded(c.s.env.Now(), true)
+	t.unloaded(c.s.env.Now(), !t.aborted)
 	c.s.tasks.remove(t)
 	cmd.Owner.CommandDone(cmd)
 	c.s.drained()
@@ -269,8 +282,10 @@ func (c *conn) rejected(v pdu.RejectView, data []byte) error {
 	case t == nil:
 		return nil // of a task that is over
 	case t.kind == taskNOP && bad.Opcode() == pdu.OpNOPOut:
-		c.s.tasks.remove(t) // it answered, which is all a ping is for
-		c.ping = nil
+		c.s.pinged(t) // it answered, which is all a ping is for
+		return nil
+	case t.kind == taskTMF && bad.Opcode() == pdu.OpTaskMgmt:
+		c.s.end(t, e) // whoever asked for it goes on
 		return nil
 	case t.kind == taskSCSI && bad.Opcode() == pdu.OpSCSICommand && !t.waiting:
 		if !serial.Less(t.cmdSN, c.s.expCmdSN) {

@@ -94,7 +94,8 @@ func (s *Session) loggedIn(c *conn) {
 	s.to(evLoggedIn)
 	s.logins++
 	s.backoff, s.waitFloor, s.deadline, s.lastErr = 0, 0, 0, nil
-	s.silent, s.logoutAt = false, 0
+	s.silent, s.logoutAt, s.taskDue, s.buried = false, 0, 0, s.buried[:0]
+	s.nextBuried = 0
 	s.assemble(c)
 	s.rearm()
 	s.log.Debug("logged in", "tsih", up.TSIH, "tpgt", up.TPGT, "reinstated", up.Reinstated)
@@ -213,7 +214,11 @@ func (s *Session) end(t *task, why *Error) {
 	if t.kind == taskSCSI {
 		t.unloaded(0, false)
 	}
+	m := t.tmf
 	s.tasks.remove(t)
+	if m != nil {
+		s.tmfOver(m, TMFResult{Function: m.function, Err: why})
+	}
 	if cmd == nil {
 		return
 	}
@@ -248,9 +253,9 @@ func (s *Session) nextDue() int64 {
 		return s.retryAt
 	case StateLoggedIn:
 		if len(s.members) > 0 {
-			return earlier(s.nextMember(), s.logoutAt)
+			return earlier(earlier(s.nextMember(), s.logoutAt), s.taskDue)
 		}
-		return earlier(s.conn.nextKeepAlive(), s.logoutAt)
+		return earlier(earlier(s.conn.nextKeepAlive(), s.logoutAt), s.taskDue)
 	}
 	return 0
 }
@@ -281,6 +286,9 @@ func (s *Session) Tick() {
 }
 
 func (s *Session) tickLoggedIn(now int64) {
+	if s.tickTasks(now); s.state != StateLoggedIn {
+		return
+	}
 	if s.logoutAt != 0 && now >= s.logoutAt {
 		s.logoutOverdue(now)
 		return

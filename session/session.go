@@ -113,6 +113,13 @@ type Session struct {
 	waitFloor  time.Duration // Time2Wait asked for by the target
 	lastErr    *Error
 
+	// Task management; see tmf.go.
+	tmfs       int      // requests under way
+	barrier    *tmf     // one for many tasks is under way: no commands meanwhile
+	buried     []uint32 // a ring of the tags of tasks aborted lately
+	nextBuried int
+	taskDue    int64 // the earliest task.due, or earlier; 0 = none
+
 	// Keep-alive.
 	silent  bool // as last told to the observer
 	timerAt int64
@@ -134,7 +141,7 @@ func New(cfg Config, env Env, obs Observer) (*Session, error) {
 	}
 	return &Session{
 		cfg: cfg, env: env, obs: obs, log: cfg.Logger,
-		tasks: newTaskTable(cfg.CmdsMax + extraTasks + 2*cfg.Connections),
+		tasks: newTaskTable(cfg.CmdsMax + extraTasks + maxTMFs + 2*cfg.Connections),
 		tpgt:  cfg.TPGT,
 	}, nil
 }
@@ -154,7 +161,7 @@ func (s *Session) State() State { return s.state }
 // Room is the number of commands Submit takes now: what the target's command
 // window (RFC 7143 §4.2.2.1) and CmdsMax leave; 0 unless logged in.
 func (s *Session) Room() int {
-	if s.state != StateLoggedIn || s.conn.dead && s.other(nil) == nil || s.logoutAt != 0 || s.cfg.Discovery {
+	if s.state != StateLoggedIn || s.conn.dead && s.other(nil) == nil || s.logoutAt != 0 || s.barrier != nil || s.cfg.Discovery {
 		return 0
 	}
 	window := serial.Diff(s.maxCmdSN+1, s.cmdSN)
@@ -328,6 +335,10 @@ func (cfg Config) withDefaults() (Config, error) {
 	}{
 		{"LoginTimeout", &cfg.LoginTimeout, 10 * time.Second},
 		{"LogoutTimeout", &cfg.LogoutTimeout, 5 * time.Second},
+		{"AbortTimeout", &cfg.AbortTimeout, 15 * time.Second},
+		{"LUResetTimeout", &cfg.LUResetTimeout, 30 * time.Second},
+		{"TargetResetTimeout", &cfg.TargetResetTimeout, 30 * time.Second},
+		{"DetachTimeout", &cfg.DetachTimeout, 30 * time.Second},
 		{"NoopInterval", &cfg.NoopInterval, time.Second},
 		{"NoopTimeout", &cfg.NoopTimeout, 2 * time.Second},
 		{"SuspectAfter", &cfg.SuspectAfter, 200 * time.Millisecond},

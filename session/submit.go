@@ -24,7 +24,7 @@ func (s *Session) Submit(c *Command) bool {
 	c.Err, c.Status, c.Sense, c.Received = nil, 0, nil, 0
 	c.Underflow, c.Overflow, c.Residual = false, false, 0
 	c.SubmittedAt = now
-	t.cmd, t.length = c, uint32(len(c.Data))
+	t.cmd, t.lun, t.length = c, c.LUN, uint32(len(c.Data))
 	t.read = c.Dir == DirRead && t.length > 0
 	t.write = c.Dir == DirWrite && t.length > 0
 	t.conn.sendCommand(t)
@@ -93,6 +93,9 @@ func (c *conn) sendData(t *task, ttt uint32, lun uint64, offset, n uint32) {
 func (c *conn) r2t(v pdu.R2TView) error {
 	c.window(v.ExpCmdSN(), v.MaxCmdSN())
 	t := c.task(v.ITT())
+	if t != nil && t.aborting || c.tooLate(v.ITT()) {
+		return nil // no more data is sent for a task that is to end
+	}
 	if t == nil || t.kind != taskSCSI || !t.write {
 		return c.protocolErr("R2T for task %08x, which is not a write in progress", v.ITT())
 	}
@@ -125,7 +128,8 @@ func (c *conn) r2t(v pdu.R2TView) error {
 // Detach takes c back from the session while it is in flight: its buffer is
 // never touched again, what still comes for it is discarded, and CommandDone is
 // never called. The target still works on the command and it still fills a
-// place in the command window. False if that cannot be promised: c is a write of which data
+// place in the command window, until it is answered or, after
+// Config.DetachTimeout, aborted. False if that cannot be promised: c is a write of which data
 // may still be sent (give the session up with Drop then), or is not in flight.
 func (s *Session) Detach(c *Command) bool {
 	if c.slot == 0 || s.conn == nil {
@@ -141,6 +145,7 @@ func (s *Session) Detach(c *Command) bool {
 	t.cmd = nil
 	c.slot = 0
 	t.conn.in.forget(t)
+	s.schedule(t, s.env.Now()+int64(s.cfg.DetachTimeout))
 	return true
 }
 

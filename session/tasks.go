@@ -1,6 +1,9 @@
 package session
 
-import "github.com/iscsimp/iscsimp/pdu"
+import (
+	"github.com/iscsimp/iscsimp/pdu"
+	"github.com/iscsimp/iscsimp/scsi"
+)
 
 // taskKind says what an Initiator Task Tag stands for.
 type taskKind uint8
@@ -11,6 +14,7 @@ const (
 	taskNOP
 	taskText
 	taskLogout
+	taskTMF
 )
 
 // task is one slot of the task table: everything the session knows of a
@@ -33,6 +37,12 @@ type task struct {
 	dataSN  uint32 // read: DataSN expected next
 	r2tSN   uint32 // write: R2TSN expected next
 	waiting bool   // answered, but bytes of its data are still in the send queue
+
+	lun      scsi.LUN // taskSCSI
+	tmf      *tmf     // taskTMF
+	due      int64    // taskTMF: give up; detached taskSCSI: abort it; 0 = never
+	aborting bool     // ABORT TASK is under way: no more data is sent
+	aborted  bool     // ended by a task management function
 
 	newer, older int32 // the list by age: index + 1, 0 = none
 }

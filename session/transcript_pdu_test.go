@@ -14,7 +14,7 @@ import (
 //
 //	recv data-in F S itt=a datasn=0 offset=0 len=512 statsn=5 max=40
 //
-// itt is the name of a command, "ping", "text", "logout", or a number.
+// itt is the name of a command, "ping", "text", "logout", "tmf", or a number.
 func (w *world) build(c transcript.Cmd) []byte {
 	arg := func(name string, def int) uint32 {
 		if v, ok := c.Args[name]; ok {
@@ -82,6 +82,9 @@ func (w *world) build(c transcript.Cmd) []byte {
 	case "logout":
 		p := pdu.LogoutResponse{ITT: itt, StatSN: stat, ExpCmdSN: exp, MaxCmdSN: limit, Time2Wait: uint16(arg("t2w", 0))}
 		bhs = p.AppendTo(nil)
+	case "tmf":
+		p := pdu.TaskMgmtResponse{Response: pdu.TMResponse(arg("response", 0)), ITT: itt, StatSN: stat, ExpCmdSN: exp, MaxCmdSN: limit}
+		bhs = p.AppendTo(nil)
 	case "async":
 		p := pdu.Async{
 			AsyncEvent: pdu.AsyncEvent(arg("event", 0)), StatSN: stat, ExpCmdSN: exp, MaxCmdSN: limit,
@@ -115,7 +118,7 @@ func (w *world) build(c transcript.Cmd) []byte {
 
 // tag gives the task tag a name stands for.
 func (w *world) tag(name string) uint32 {
-	kinds := map[string]taskKind{"ping": taskNOP, "text": taskText, "logout": taskLogout}
+	kinds := map[string]taskKind{"ping": taskNOP, "text": taskText, "logout": taskLogout, "tmf": taskTMF}
 	if name == "" {
 		return pdu.ReservedTag
 	}

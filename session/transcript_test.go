@@ -193,6 +193,14 @@ func (w *world) step(t *testing.T, c transcript.Cmd) string {
 		w.submit(c)
 	case "detach":
 		w.logf("detached=%v", w.s.Detach(w.cmds[c.Flags[0]]))
+	case "abort":
+		if !w.s.AbortTask(w.cmds[c.Flags[0]], w.tmfDone) {
+			w.logf("not possible")
+		}
+	case "abort-task-set", "clear-task-set", "reset-lun", "warm-reset", "cold-reset":
+		if !w.multiTask(c.Name) {
+			w.logf("not possible")
+		}
 	case "hold":
 		w.hold = true
 	case "release":
@@ -228,6 +236,9 @@ func (w *world) configure(c transcript.Cmd) {
 	}
 	if v, ok := c.Args["tpgt"]; ok {
 		cfg.TPGT = w.num(v)
+	}
+	if c.Has("patient") { // nothing but the timers of tasks
+		cfg.NoopInterval, cfg.NoopTimeout, cfg.SuspectAfter = -1, time.Hour, time.Hour
 	}
 	s, err := New(cfg, w, w)
 	require.NoError(w.t, err)
@@ -309,6 +320,22 @@ func (w *world) submit(c transcript.Cmd) {
 	if !w.s.Submit(cmd) {
 		w.logf("no room")
 	}
+}
+
+func (w *world) tmfDone(r TMFResult) { w.logf("%v ended=%v", r, r.Ended()) }
+
+func (w *world) multiTask(name string) bool {
+	switch name {
+	case "abort-task-set":
+		return w.s.AbortTaskSet(scsi.MakeLUN(1), w.tmfDone)
+	case "clear-task-set":
+		return w.s.ClearTaskSet(scsi.MakeLUN(1), w.tmfDone)
+	case "reset-lun":
+		return w.s.ResetLUN(scsi.MakeLUN(1), w.tmfDone)
+	case "warm-reset":
+		return w.s.TargetWarmReset(w.tmfDone)
+	}
+	return w.s.TargetColdReset(w.tmfDone)
 }
 
 func (w *world) num(v string) int {
