@@ -161,9 +161,9 @@ func TestRecentWindow(t *testing.T) {
 	for i := range 100 {
 		r.read(i, 1)
 	}
-	r.l.run(6 * sec)
+	r.l.run(1200 * msec)
 	assert.NotZero(t, r.d.Snapshot().Paths[0].IOPS)
-	r.l.run(20 * sec)
+	r.l.run(2 * sec)
 	assert.Zero(t, r.d.Snapshot().Paths[0].IOPS, "old figures are forgotten")
 	assert.Equal(t, uint64(100), r.d.Snapshot().Paths[0].IOs)
 }

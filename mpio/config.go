@@ -22,6 +22,12 @@ type Session interface {
 	// Detach takes a command back: its buffer is never touched again and
 	// CommandDone does not come. False if that is not possible.
 	Detach(c *session.Command) bool
+	// AbortTask asks the target to end c, which completes as settled if it does
+	// so first; done follows in any case, in bounded time. False: it cannot be asked.
+	AbortTask(c *session.Command, done func(session.TMFResult)) bool
+	// ResetLUN resets the unit; every command of the session to it completes as
+	// settled if the target does so. done and false as with AbortTask.
+	ResetLUN(lun scsi.LUN, done func(session.TMFResult)) bool
 	// Drop resets the connection; commands complete with err and the session recovers.
 	Drop(err *session.Error)
 	// RetryNow dials at once instead of at the planned time.
@@ -80,9 +86,13 @@ type Config struct {
 	// writes to its blocks if nothing better settles it. Default 60 s.
 	FenceTimeout time.Duration
 	// CommandTimeout is how old a read or write may grow on a path whose peer is
-	// alive before the session is dropped. Default 30 s. SYNCHRONIZE CACHE,
+	// alive before it is aborted and, if the target does not do that, the session
+	// is dropped. Default 30 s. SYNCHRONIZE CACHE,
 	// UNMAP and WRITE SAME get four times as much.
 	CommandTimeout time.Duration
+	// LUNReset puts a reset of the unit between the two. It ends the commands of
+	// all hosts that use the unit, so it never happens with Shared. Default off.
+	LUNReset bool
 	// IdentifyTimeout bounds each command of the check of a path. Default 10 s.
 	IdentifyTimeout time.Duration
 	// RetryTimeout is how long a command is tried again that the target turns

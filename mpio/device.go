@@ -59,6 +59,7 @@ type Device struct {
 	closeErr                                         error
 	onClosed                                         []func(error)
 
+	resetAt int64 // loop time of the last LUN reset that was complete
 	stat    deviceStats
 	lastErr error
 }

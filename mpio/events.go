@@ -15,6 +15,7 @@ const (
 	PathDown                             // the path was lost, or its check failed; Err says why
 	PathSuspected                        // the path fell silent with commands in flight
 	PathQuarantined                      // the path led to another unit: it is not used
+	PathClosed                           // the path was logged out, since the device closes
 	PathChanged                          // any other change of state: connecting, checking, offline
 	DeviceReady                          // the first path was identified: geometry is known
 	NoPath                               // the last usable path was lost: requests wait
@@ -24,7 +25,10 @@ const (
 	FenceSettled                         // ... and no longer do; Text says what proved it
 	Retried                              // commands were sent again
 	RequestFailed                        // a request was given up; Err says why
-	CommandTimedOut                      // a command grew too old on a live path: the session was dropped
+	CommandTimedOut                      // a command grew too old on a live path: it is aborted
+	CommandAborted                       // ... and the target ended it, by an abort or a reset of the unit
+	AbortFailed                          // ... and it did not; Text says why. A reset of the unit, or a new session, is next
+	UnitReset                            // the unit was asked to reset, which ends the commands of other hosts too
 	FeatureLost                          // the target turned out not to support something
 	CapacityChanged                      // a path reports another size than the device has
 	DeviceClosed                         // the device was closed
@@ -32,10 +36,11 @@ const (
 
 var eventNames = [...]string{
 	PathUp: "path-up", PathDown: "path-down", PathSuspected: "path-suspected",
-	PathQuarantined: "path-quarantined", PathChanged: "path-changed", DeviceReady: "device-ready",
+	PathQuarantined: "path-quarantined", PathClosed: "path-closed", PathChanged: "path-changed", DeviceReady: "device-ready",
 	NoPath: "no-path", NoPathExpired: "no-path-expired", PathsBack: "paths-back",
 	FenceRaised: "fence-raised", FenceSettled: "fence-settled", Retried: "retried",
 	RequestFailed: "request-failed", CommandTimedOut: "command-timed-out",
+	CommandAborted: "command-aborted", AbortFailed: "abort-failed", UnitReset: "unit-reset",
 	FeatureLost: "feature-lost", CapacityChanged: "capacity-changed", DeviceClosed: "device-closed",
 }
 
@@ -64,7 +69,7 @@ type Event struct {
 // level is how loud an event is in the log.
 func (k EventKind) level() slog.Level {
 	switch k {
-	case PathDown, PathSuspected, NoPath, FenceRaised, CommandTimedOut, FeatureLost, CapacityChanged:
+	case PathDown, PathSuspected, NoPath, FenceRaised, CommandTimedOut, AbortFailed, UnitReset, FeatureLost, CapacityChanged:
 		return slog.LevelWarn
 	case PathQuarantined, NoPathExpired, RequestFailed:
 		return slog.LevelError

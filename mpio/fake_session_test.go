@@ -3,6 +3,7 @@ package mpio
 import (
 	"slices"
 
+	"github.com/iscsimp/iscsimp/pdu"
 	"github.com/iscsimp/iscsimp/scsi"
 	"github.com/iscsimp/iscsimp/session"
 )
@@ -26,7 +27,10 @@ type fakeSession struct {
 	intercept  func(cdb scsi.CDB) (answer, bool) // answers instead of the unit
 	poison     func(cdb scsi.CDB) bool           // commands that kill the session
 	rises      func(*flight)                     // told of each new zombie
-	unsent     bool                              // a cut catches commands before they leave
+	aborts     string                            // see AbortTask
+	resets     string
+	functions  []pdu.TMFunction
+	unsent     bool // a cut catches commands before they leave
 
 	logged, started, closed, isSilent bool
 	flights                           []*flight
@@ -212,6 +216,60 @@ func (s *fakeSession) Detach(c *session.Command) bool {
 		}
 	}
 	return false
+}
+
+// AbortTask does what the field aborts says: "" refuses to be asked, "ok" ends the
+// command, "no" refuses, "never" does not answer for 15 s.
+func (s *fakeSession) AbortTask(c *session.Command, done func(session.TMFResult)) bool {
+	return s.function(s.aborts, pdu.TMAbortTask, done, func(f *flight) bool { return f.c == c })
+}
+
+// ResetLUN does what the field resets says.
+func (s *fakeSession) ResetLUN(_ scsi.LUN, done func(session.TMFResult)) bool {
+	return s.function(s.resets, pdu.TMLUNReset, done, func(*flight) bool { return true })
+}
+
+func (s *fakeSession) function(how string, fn pdu.TMFunction, done func(session.TMFResult), ends func(*flight) bool) bool {
+	if how == "" || !s.logged {
+		return false
+	}
+	s.functions = append(s.functions, fn)
+	gen, took := s.logins, int64(1e6)
+	if how == "never" {
+		took = 15e9
+	}
+	s.l.after(took, func() {
+		r := session.TMFResult{Function: fn}
+		switch {
+		case !s.logged || s.logins != gen:
+			r.Err = &session.Error{Kind: session.KindTransport, Sent: true}
+		case how == "never":
+			r.Err = &session.Error{Kind: session.KindTimeout, Sent: true}
+		case how == "no":
+			r.Response = pdu.TMUnsupported
+		default:
+			s.abort(ends)
+		}
+		done(r)
+	})
+	return true
+}
+
+// abort ends flights as settled.
+func (s *fakeSession) abort(ends func(*flight) bool) {
+	for _, f := range slices.Clone(s.flights) {
+		if !ends(f) {
+			continue
+		}
+		s.flights = slices.DeleteFunc(s.flights, func(x *flight) bool { return x == f })
+		if f.done != nil {
+			f.done.dead = true
+		}
+		if f.c != nil {
+			f.c.Err = &session.Error{Kind: session.KindAborted, Sent: true, Settled: true}
+			f.c.Owner.CommandDone(f.c)
+		}
+	}
 }
 
 func (s *fakeSession) Drop(err *session.Error) {

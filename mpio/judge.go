@@ -153,6 +153,9 @@ func (d *Device) lost(o *io, p *path, err *session.Error, now int64) {
 	if err.Sent && !err.Settled && o.kind.changes() {
 		d.raise(o, p, now)
 	}
+	if err.Kind == session.KindAborted {
+		o.avoid |= p.bit // it hung there: elsewhere first
+	}
 	o.losses++
 	p.stat.retries++
 	switch {

@@ -2,7 +2,6 @@ package mpio
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/iscsimp/iscsimp/session"
 )
@@ -87,6 +86,7 @@ type path struct {
 	mutedRetries, mutedFailures muted
 
 	check check
+	esc   escalation
 	est   [2]estimate
 	stat  pathStats
 }
@@ -134,7 +134,11 @@ func (p *path) refresh(why string, err error) {
 		tell := changed || s == StateDown || s == StateQuarantined
 		p.state, p.reason = s, why
 		if tell {
-			p.dev.emit(Event{Kind: s.event(), Path: p.cfg.ID, State: s, Text: why, Err: err})
+			kind := s.event()
+			if p.closed {
+				kind = PathClosed
+			}
+			p.dev.emit(Event{Kind: kind, Path: p.cfg.ID, State: s, Text: why, Err: err})
 		}
 	}
 	if changed {
@@ -162,7 +166,7 @@ func (p *path) SessionUp(_ *session.Session, up session.Up) {
 	d := p.dev
 	p.gen++
 	p.logged, p.everLogged, p.silent, p.verified, p.failedCheck = true, true, false, false, false
-	p.ramp, p.limit = rampStart, 0
+	p.ramp, p.limit, p.esc = rampStart, 0, escalation{}
 	p.stat.logins++
 	if !up.Reinstated {
 		// A login that proves nothing may have left its predecessor alive, and
@@ -325,26 +329,4 @@ func (p *path) age(now int64) int64 {
 		return now - o.sentAt
 	}
 	return 0
-}
-
-// overdue drops the session if a command in flight is older than it may get.
-func (p *path) overdue(now int64) bool {
-	limit := p.dev.cfg.CommandTimeout
-	o := p.transfer.head
-	if o == nil || now-o.sentAt < int64(limit) {
-		limit *= 4
-		o = p.other.head
-		if o == nil || now-o.sentAt < int64(limit) {
-			return false
-		}
-	}
-	p.stat.timeouts++
-	err := &session.Error{
-		Kind: session.KindTimeout, Portal: p.cfg.Portal,
-		Msg:  fmt.Sprintf("%v was not answered for %v although the peer is alive", o.kind, time.Duration(now-o.sentAt).Round(time.Millisecond)),
-		Hint: "the target's storage may hang: see its log",
-	}
-	p.dev.emit(Event{Kind: CommandTimedOut, Path: p.cfg.ID, State: p.state, Text: err.Msg, Err: err})
-	p.sess.Drop(err)
-	return true
 }

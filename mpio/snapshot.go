@@ -84,7 +84,9 @@ type PathSnapshot struct {
 
 	Retries  uint64 `json:"retries"`
 	Errors   uint64 `json:"errors"`
-	Timeouts uint64 `json:"timeouts"`
+	Timeouts uint64 `json:"timeouts"` // commands that grew too old
+	Aborts   uint64 `json:"aborts"`   // ... and were asked to be aborted
+	Resets   uint64 `json:"resets"`   // LUN resets asked for
 	Moved    uint64 `json:"moved"`
 	Probes   uint64 `json:"probes"`
 	Logins   uint64 `json:"logins"`
@@ -202,7 +204,7 @@ func (p *path) snapshot(now int64) PathSnapshot {
 		IOs: st.ios, Bytes: st.bytes,
 		P50: quantile(&st.now.hist, &st.before.hist, 0.5), P99: quantile(&st.now.hist, &st.before.hist, 0.99),
 		InFlight: p.inflight, OldestAge: seconds(p.age(now)),
-		Retries: st.retries, Errors: st.errors, Timeouts: st.timeouts, Moved: st.moved, Probes: st.probes,
+		Retries: st.retries, Errors: st.errors, Timeouts: st.timeouts, Aborts: st.aborts, Resets: st.resets, Moved: st.moved, Probes: st.probes,
 		Logins: st.logins, Losses: st.losses, Cost: p.explainCost(now), Session: p.sess.Stats(),
 	}
 	if span > 0 {

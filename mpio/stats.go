@@ -51,8 +51,8 @@ func quantile(a, b *histogram, q float64) float64 {
 	return bucketTop(histLength-1) / 1e9
 }
 
-// windowLength is half of what "recent" means: figures cover the last 5 to 10 s.
-const windowLength = int64(5e9)
+// windowLength is half of what "recent" means: figures cover the last 1 to 2 s.
+const windowLength = int64(1e9)
 
 // window is what was done in one stretch of time.
 type window struct {
@@ -67,7 +67,8 @@ type pathStats struct {
 	ios, bytes     uint64
 	retries        uint64 // commands that had to be sent again because of this path
 	errors         uint64 // answers that were errors of path or command
-	timeouts       uint64 // sessions dropped for a command that was too old
+	timeouts       uint64 // commands that were too old
+	aborts, resets uint64 // ABORT TASKs and LUN resets sent for these
 	moved          uint64 // commands taken away while the path was silent
 	probes         uint64
 	logins, losses uint64

@@ -189,3 +189,30 @@ func TestUnitAttentionOnTheWire(t *testing.T) {
 		w.until(func(s mpio.Snapshot) bool { return s.PathsUp == 2 })
 	})
 }
+
+// TestHungWriteIsAbortedOnTheWire: the target hangs with a write on a path that is
+// alive; the write is aborted, sent again elsewhere without a ghost, and does not
+// happen late.
+func TestHungWriteIsAbortedOnTheWire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t, 2, iscsitest.Quirks{}, nil)
+		defer w.close()
+		w.onlyA()
+		hold := iscsitest.NewHold(iscsitest.HoldStrict)
+		w.tgt.Inject(iscsitest.And(iscsitest.OnPortal(0), iscsitest.Writes()), iscsitest.HoldWrite(hold))
+		start := time.Now()
+		older := w.submit(block.OpWrite, 7, bytes.Repeat([]byte{1}, 512))
+		require.NoError(t, <-older)
+		assert.InDelta(t, 30, time.Since(start).Seconds(), 1)
+		s := w.snapshot()
+		assert.Equal(t, uint64(1), s.Paths[0].Aborts)
+		assert.Zero(t, s.Paths[0].Losses, "the session lives on")
+		assert.Zero(t, s.FencesRaised)
+		hold.Release()
+		require.NoError(t, <-w.submit(block.OpWrite, 7, bytes.Repeat([]byte{2}, 512)))
+		time.Sleep(time.Minute)
+		got := make([]byte, 512)
+		require.NoError(t, <-w.submit(block.OpRead, 7, got))
+		assert.Equal(t, byte(2), got[0])
+	})
+}
