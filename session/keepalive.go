@@ -83,11 +83,11 @@ func (c *conn) keepAlive(now int64) {
 	switch {
 	case since == 0:
 		if s.cfg.NoopInterval >= 0 && now-c.lastRecv >= int64(s.cfg.NoopInterval) {
-			c.sendPing(now)
+			c.ping = c.sendPing(now)
 		}
 	case c.ping == nil:
 		if quiet >= s.cfg.SuspectAfter/2 {
-			c.sendPing(now)
+			c.ping = c.sendPing(now)
 		}
 	case now >= c.pingDeadline(since):
 		c.abort(s.err(KindTimeout, "nothing received for %v, and no answer to a ping", quiet.Round(time.Millisecond)))
@@ -122,14 +122,14 @@ func (s *Session) tellSilence() {
 	}
 }
 
-// sendPing sends a NOP-Out that asks for an answer (RFC 7143 §11.18).
-func (c *conn) sendPing(now int64) {
+// sendPing sends a NOP-Out that asks for an answer (RFC 7143 §11.18); nil: no
+// room for it.
+func (c *conn) sendPing(now int64) *task {
 	s := c.s
 	t := s.tasks.add(taskNOP, c, now)
 	if t == nil {
-		return
+		return nil
 	}
-	c.ping = t
 	start := c.header()
 	t.pos = c.out.queued
 	p := pdu.NOPOut{
@@ -139,6 +139,7 @@ func (c *conn) sendPing(now int64) {
 	c.out.chunk.buf = p.AppendTo(c.out.chunk.buf)
 	c.seal(start)
 	c.flush()
+	return t
 }
 
 // maxReplies bounds the answers to a target's pings that wait to be sent, for
@@ -150,8 +151,7 @@ func (c *conn) nopIn(v pdu.NOPInView) error {
 	s := c.s
 	if v.ITT() != pdu.ReservedTag {
 		if t := c.task(v.ITT()); t != nil && t.kind == taskNOP {
-			s.tasks.remove(t)
-			c.ping = nil
+			s.pinged(t)
 		} // else an answer nobody waits for any more
 		return nil
 	}
@@ -170,4 +170,16 @@ func (c *conn) nopIn(v pdu.NOPInView) error {
 	c.seal(start)
 	c.flush()
 	return nil
+}
+
+// pinged takes any answer to the ping t.
+func (s *Session) pinged(t *task) {
+	if t.conn.ping == t {
+		t.conn.ping = nil
+	}
+	m := s.provenBy(t)
+	s.tasks.remove(t)
+	if m != nil {
+		s.proved(m)
+	}
 }

@@ -43,7 +43,7 @@ func (c *conn) logoutResponse(v pdu.LogoutResponseView) error {
 	s.tasks.remove(t)
 	for i := range s.members {
 		if m := &s.members[i]; m.state == memberCleaning && m.logout == t {
-			return s.memberLoggedOut(m, v)
+			return s.memberLoggedOut(m, c, v)
 		}
 	}
 	kind, msg := KindClosed, "logged out"
