@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -200,6 +201,7 @@ func TestSentCountsWhatIsBeingWritten(t *testing.T) {
 		o := newOp(DirWrite, 0, []byte{0: 7, 511: 7})
 		l.submit(o)
 		<-slow.taken // the target has it all
+		synctest.Wait() // and has carried it out
 		l.do(func() { l.s.Drop(nil) })
 		close(slow.goOn)
 		o.wait(t)
