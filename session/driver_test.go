@@ -199,7 +199,7 @@ func TestSentCountsWhatIsBeingWritten(t *testing.T) {
 		slow.armed.Store(true)
 		o := newOp(DirWrite, 0, []byte{0: 7, 511: 7})
 		l.submit(o)
-		<-slow.taken    // the target has it all
+		<-slow.taken // the target has it all
 		l.do(func() { l.s.Drop(nil) })
 		close(slow.goOn)
 		o.wait(t)
