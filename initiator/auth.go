@@ -6,7 +6,7 @@ import (
 	"github.com/iscsimp/iscsimp/session/chap"
 )
 
-// Secret is a CHAP secret. Printed, logged or marshalled it reads "[secret]".
+// Secret is a CHAP secret. Printed, logged or marshaled it reads "[secret]".
 // NewSecret and LoadSecretFile make one. The zero Secret is none.
 type Secret = chap.Secret
 

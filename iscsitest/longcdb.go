@@ -12,10 +12,10 @@ import (
 // Variable length CDBs (SBC-3 §5.14, §5.39): the opcode and the service actions
 // that the target knows.
 const (
-	opVariableLength scsi.Opcode = 0x7f
-	actionRead32                 = 0x0009
-	actionWrite32                = 0x000b
-	longCDBLen                   = 32
+	opVariableLength = scsi.Opcode(0x7f)
+	actionRead32     = 0x0009
+	actionWrite32    = 0x000b
+	longCDBLen       = 32
 )
 
 // longCDB returns the whole CDB if it is longer than 16 bytes, else nil, from the

@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -85,7 +86,7 @@ func (c *client) reply(n int) answer {
 func (c *client) gone() {
 	c.t.Helper()
 	_, err := io.Copy(io.Discard, c)
-	if ne, ok := err.(net.Error); ok && ne.Timeout() {
+	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
 		require.NoError(c.t, err, "the server should have closed the connection")
 	}
 	_ = c.Close()

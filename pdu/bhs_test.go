@@ -17,7 +17,7 @@ func TestBHSLengths(t *testing.T) {
 	for _, n := range []int{0, 1, 255, 256, 65535, 65536, 0x123456, MaxDataLen} {
 		b.SetDataLen(n)
 		assert.Equal(t, n, b.DataLen())
-		assert.Equal(t, MaxAHSLen, b.AHSLen(), "the neighbouring field stays")
+		assert.Equal(t, MaxAHSLen, b.AHSLen(), "the neighboring field stays")
 	}
 	b.SetDataLen(0x123456)
 	assert.Equal(t, []byte{0x12, 0x34, 0x56}, []byte(b[5:8]))

@@ -120,7 +120,7 @@ func newFrameError(kind FrameErrorKind, bhs BHS, got, want uint32) *FrameError {
 // tests and tools; the data path sends its parts without copying them. It panics
 // when a part is too long for its length field; an ahs whose length is not a
 // multiple of four is padded.
-func AppendPDU(dst []byte, bhs, ahs, data []byte, d Digests) []byte {
+func AppendPDU(dst, bhs, ahs, data []byte, d Digests) []byte {
 	start := len(dst)
 	dst = append(dst, bhs[:BHSLen]...)
 	BHS(dst[start:]).SetAHSLen(len(ahs) + PadLen(len(ahs)))

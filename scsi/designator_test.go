@@ -23,8 +23,10 @@ func TestParseDesignators(t *testing.T) {
 	require.Len(t, got, 5)
 	assert.Equal(t, Designator{CodeSet: CodeSetBinary, Type: DesignatorNAA, ID: unhex(t, "6001405abcdef0123456789abcdef012")}, got[0])
 	assert.Equal(t, Designator{CodeSet: CodeSetASCII, Type: DesignatorT10, ID: []byte("LIO-ORG disk1\x00\x00\x00")}, got[1])
-	assert.Equal(t, Designator{ProtocolID: 5, CodeSet: CodeSetBinary, PIV: true, Association: AssociationPort,
-		Type: DesignatorRelativePort, ID: []byte{0, 0, 0, 2}}, got[2])
+	assert.Equal(t, Designator{
+		ProtocolID: 5, CodeSet: CodeSetBinary, PIV: true, Association: AssociationPort,
+		Type: DesignatorRelativePort, ID: []byte{0, 0, 0, 2},
+	}, got[2])
 	assert.Equal(t, AssociationDevice, got[4].Association)
 
 	var names []string

@@ -33,8 +33,10 @@ func TestParseInquiry(t *testing.T) {
 
 	got, err = ParseInquiry(unhex(t, "7f 80 05 02 1f 01 00 00"))
 	require.NoError(t, err)
-	assert.Equal(t, InquiryData{PeripheralQualifier: QualifierNotPossible, DeviceType: TypeUnknown,
-		Removable: true, Version: 5, Protect: true}, got)
+	assert.Equal(t, InquiryData{
+		PeripheralQualifier: QualifierNotPossible, DeviceType: TypeUnknown,
+		Removable: true, Version: 5, Protect: true,
+	}, got)
 	again, err := ParseInquiry(got.AppendTo(nil))
 	require.NoError(t, err)
 	assert.Equal(t, got, again)

@@ -91,8 +91,10 @@ func TestModePagesRoundTrip(t *testing.T) {
 	for i := range 8 {
 		caching := CachingPage{WCE: i&1 != 0, RCD: i&2 != 0}
 		control := ControlPage{DescriptorSense: i&1 != 0, SoftwareWP: i&2 != 0, TaskAborted: i&4 != 0}
-		want := ModeData{MediumType: 7, WriteProtected: i&2 != 0, DPOFUA: i&4 != 0,
-			Pages: control.AppendTo(caching.AppendTo(nil))}
+		want := ModeData{
+			MediumType: 7, WriteProtected: i&2 != 0, DPOFUA: i&4 != 0,
+			Pages: control.AppendTo(caching.AppendTo(nil)),
+		}
 		for _, parse := range []func() (ModeData, error){
 			func() (ModeData, error) { return ParseModeSense6(want.AppendTo6(nil)) },
 			func() (ModeData, error) { return ParseModeSense10(want.AppendTo10(nil)) },

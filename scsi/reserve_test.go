@@ -105,8 +105,10 @@ func TestParseSupportedOpcode(t *testing.T) {
 	require.NoError(t, err, "a size of nonsense")
 	assert.Equal(t, CDB{0x7f, 1}, usage)
 
-	for s, want := range map[CommandSupport]string{SupportUnknown: "unknown", SupportNone: "not supported",
-		SupportStandard: "supported", SupportVendor: "vendor specific", 2: "reserved"} {
+	for s, want := range map[CommandSupport]string{
+		SupportUnknown: "unknown", SupportNone: "not supported",
+		SupportStandard: "supported", SupportVendor: "vendor specific", 2: "reserved",
+	} {
 		assert.Equal(t, want, s.String())
 	}
 }

@@ -21,8 +21,10 @@ var senseGolden = []struct {
 	},
 	{
 		"medium error with lba", "f0 00 03 12 34 56 78 0a 00 00 00 00 11 00 07 80 00 10",
-		Sense{Key: KeyMediumError, Code: ASCUnrecoveredReadError, HasInfo: true, Information: 0x12345678,
-			FRU: 7, Specific: [3]byte{0x80, 0, 0x10}},
+		Sense{
+			Key: KeyMediumError, Code: ASCUnrecoveredReadError, HasInfo: true, Information: 0x12345678,
+			FRU: 7, Specific: [3]byte{0x80, 0, 0x10},
+		},
 		"MEDIUM ERROR: unrecovered read error (11/00)",
 	},
 	{
@@ -43,8 +45,10 @@ var senseGolden = []struct {
 	{
 		"descriptors", "72 03 11 00 00 00 00 20  00 0a 80 00 00 00 00 01 23 45 67 89" +
 			"02 06 00 00 80 00 20 00  03 02 00 05  05 02 00 20  80 02 aa bb",
-		Sense{Key: KeyMediumError, Code: ASCUnrecoveredReadError, HasInfo: true, Information: 0x123456789,
-			Specific: [3]byte{0x80, 0, 0x20}, FRU: 5, ILI: true},
+		Sense{
+			Key: KeyMediumError, Code: ASCUnrecoveredReadError, HasInfo: true, Information: 0x123456789,
+			Specific: [3]byte{0x80, 0, 0x20}, FRU: 5, ILI: true,
+		},
 		"MEDIUM ERROR: unrecovered read error (11/00)",
 	},
 	{

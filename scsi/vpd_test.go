@@ -85,8 +85,10 @@ func TestParseProvisioning(t *testing.T) {
 	good := unhex(t, vpdB2Golden)
 	got, err := ParseProvisioning(good)
 	require.NoError(t, err)
-	assert.Equal(t, Provisioning{ThresholdExponent: 11, LBPU: true, LBPWS: true, LBPWS10: true,
-		LBPRZ: 1, AncSup: true, Type: ProvisioningThin}, got)
+	assert.Equal(t, Provisioning{
+		ThresholdExponent: 11, LBPU: true, LBPWS: true, LBPWS10: true,
+		LBPRZ: 1, AncSup: true, Type: ProvisioningThin,
+	}, got)
 	assert.True(t, got.UnmapsToZero())
 	assert.False(t, Provisioning{LBPRZ: 2}.UnmapsToZero())
 	assert.Equal(t, good, got.AppendTo(nil))

@@ -13,11 +13,10 @@ import (
 // rig is a logged-in session on a fake world, without traces, and with a target
 // that answers whatever was submitted last.
 type rig struct {
-	w     *world
-	iov   [][]byte
-	reply []byte
-	cmd   *Command
-	done  int
+	w    *world
+	iov  [][]byte
+	cmd  *Command
+	done int
 }
 
 func (r *rig) CommandDone(*Command) { r.done++ }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -196,14 +197,17 @@ func TestSentCountsWhatIsBeingWritten(t *testing.T) {
 		l.do(l.s.Start)
 		l.next("up")
 		inject(t, tgt, iscsitest.And(iscsitest.Dir(iscsitest.FromTarget), iscsitest.Any()), iscsitest.Drop())
+		synctest.Wait() // the write of the login has returned
 		slow.armed.Store(true)
 		o := newOp(DirWrite, 0, []byte{0: 7, 511: 7})
 		l.submit(o)
-		<-slow.taken // the target has it all
+		<-slow.taken    // the target has it all
+		synctest.Wait() // and has carried it out
 		l.do(func() { l.s.Drop(nil) })
 		close(slow.goOn)
 		o.wait(t)
-		require.True(t, o.Sent(), "the target may have carried it out")
+		require.Equal(t, byte(7), content(t, tgt)[0], "the target has carried it out")
+		require.True(t, o.Sent())
 	})
 }
 

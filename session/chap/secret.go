@@ -22,7 +22,7 @@ const (
 
 const masked = "[secret]"
 
-// Secret is a CHAP secret: any bytes. Printed, logged or marshalled in whatever
+// Secret is a CHAP secret: any bytes. Printed, logged or marshaled in whatever
 // way it reads "[secret]", and it cannot be read back outside this package. The
 // zero Secret is none at all. A Secret does not change and may be copied and used
 // by several goroutines.

@@ -5,6 +5,7 @@
 package login
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/iscsimp/iscsimp/pdu"
@@ -200,7 +201,7 @@ func (m *Machine) takeKeys() ([]byte, error) {
 		return err
 	})
 	if err != nil {
-		if e, ok := err.(*Error); ok {
+		if e, ok := errors.AsType[*Error](err); ok {
 			return nil, e
 		}
 		return nil, protocolError("login keys cannot be read: %v", err)
