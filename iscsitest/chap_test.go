@@ -86,8 +86,11 @@ func TestCHAP(t *testing.T) {
 		{"mutual", knowsMutual, mutual, pdu.LoginSuccess, false},
 		{"mutual, but the target has no secret", nil, mutual, pdu.LoginAuthFailure, false},
 		{"not asked for mutual", knowsMutual, alice, pdu.LoginSuccess, false},
-		{"no common algorithm", func(c *CHAP) { c.Algorithms = []chap.Algorithm{chap.SHA3256} },
-			chap.Config{User: "bob", Secret: bob.Secret, Algorithms: []chap.Algorithm{chap.MD5}}, pdu.LoginAuthFailure, false},
+		{
+			"no common algorithm", func(c *CHAP) { c.Algorithms = []chap.Algorithm{chap.SHA3256} },
+			chap.Config{User: "bob", Secret: bob.Secret, Algorithms: []chap.Algorithm{chap.MD5}},
+			pdu.LoginAuthFailure, false,
+		},
 		{"fault", func(c *CHAP) { knowsMutual(c); c.Faults.WrongResponse = true }, mutual, pdu.LoginSuccess, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -47,8 +47,10 @@ func FuzzTarget(f *testing.F) {
 	add(true, (&pdu.SNACK{ITT: 6}).AppendTo(nil), nil)
 
 	f.Fuzz(func(t *testing.T, afterLogin bool, raw []byte) {
-		tgt, err := NewTarget(Config{Portals: []Portal{{Addr: "-"}}, LUNs: []LUN{{Size: 1 << 20}},
-			Params: Params{MaxConnections: 2, ErrorRecoveryLevel: 2}})
+		tgt, err := NewTarget(Config{
+			Portals: []Portal{{Addr: "-"}}, LUNs: []LUN{{Size: 1 << 20}},
+			Params: Params{MaxConnections: 2, ErrorRecoveryLevel: 2},
+		})
 		require.NoError(t, err)
 		defer tgt.Close()
 		nc, err := tgt.Dial(0)

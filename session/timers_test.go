@@ -164,8 +164,12 @@ func TestBackoffAfterRefusal(t *testing.T) {
 		status uint16
 		pause  time.Duration
 	}{
-		{0x0201, 50 * time.Second}, {0x0202, 50 * time.Second}, {0x0203, 50 * time.Second},
-		{0x0300, 100 * time.Millisecond}, {0x0302, 100 * time.Millisecond}, {0x0400, 100 * time.Millisecond},
+		{0x0201, 50 * time.Second},
+		{0x0202, 50 * time.Second},
+		{0x0203, 50 * time.Second},
+		{0x0300, 100 * time.Millisecond},
+		{0x0302, 100 * time.Millisecond},
+		{0x0400, 100 * time.Millisecond},
 	} {
 		w := newWorld(t)
 		w.s.Start()

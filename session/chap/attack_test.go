@@ -86,8 +86,10 @@ func TestPartialAnswers(t *testing.T) {
 
 // rogue is a target of §9.2.1 that knows no secret and mirrors challenges.
 func rogue(t *testing.T, m *Mirror) *Target {
-	return target(t, TargetConfig{User: "alice", Secret: secretOf(t, "unknown to the rogue"), MutualUser: "storage",
-		MutualSecret: secretOf(t, "also unknown to it"), Faults: Faults{Mirror: m, AnyInitiator: true}})
+	return target(t, TargetConfig{
+		User: "alice", Secret: secretOf(t, "unknown to the rogue"), MutualUser: "storage",
+		MutualSecret: secretOf(t, "also unknown to it"), Faults: Faults{Mirror: m, AnyInitiator: true},
+	})
 }
 
 // TestReflectionAcrossConnections plays steps a to d of §9.2.1.

@@ -336,8 +336,10 @@ func TestKeys(t *testing.T) {
 	}
 	_, err = k.Set("CHAP_C", "again")
 	requireReason(t, ReasonProtocol, err)
-	assert.Equal(t, k, KeysFromMap(map[string]string{"CHAP_A": "value of CHAP_A", "CHAP_I": "value of CHAP_I",
-		"CHAP_C": "value of CHAP_C", "CHAP_N": "value of CHAP_N", "CHAP_R": "value of CHAP_R", "X": "y"}))
+	assert.Equal(t, k, KeysFromMap(map[string]string{
+		"CHAP_A": "value of CHAP_A", "CHAP_I": "value of CHAP_I",
+		"CHAP_C": "value of CHAP_C", "CHAP_N": "value of CHAP_N", "CHAP_R": "value of CHAP_R", "X": "y",
+	}))
 	assert.NotContains(t, fmt.Sprintf("%v %+v %#v %s", k, k, &k, k.LogValue()), "value")
 }
 
@@ -362,8 +364,11 @@ func TestTargetRefuses(t *testing.T) {
 		"no common algorithm":  {noMD5, plain, ReasonAlgorithm, pdu.LoginAuthFailure},
 		"cannot prove itself":  {mutual(t), bare, ReasonNoAnswer, pdu.LoginAuthFailure},
 		"initiator knows ours": {Config{User: "alice", Secret: plain.MutualSecret, Registry: NewRegistry()}, plain, ReasonSameSecret, pdu.LoginAuthFailure},
-		"SHA-256 where SHA-1 is": {Config{User: "alice", Secret: plain.Secret, Algorithms: []Algorithm{SHA256}, Registry: NewRegistry()},
-			TargetConfig{User: "alice", Secret: plain.Secret, Faults: Faults{SHA1As7: true}}, ReasonProtocol, pdu.LoginInitiatorError},
+		"SHA-256 where SHA-1 is": {
+			Config{User: "alice", Secret: plain.Secret, Algorithms: []Algorithm{SHA256}, Registry: NewRegistry()},
+			TargetConfig{User: "alice", Secret: plain.Secret, Faults: Faults{SHA1As7: true}},
+			ReasonProtocol, pdu.LoginInitiatorError,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tg := target(t, tc.tg)

@@ -33,8 +33,10 @@ func mutual(t testing.TB) Config {
 }
 
 func targetConfig(t testing.TB) TargetConfig {
-	return TargetConfig{User: "alice", Secret: secretOf(t, aliceSecret),
-		MutualUser: "storage", MutualSecret: secretOf(t, storageSecret), Registry: NewRegistry()}
+	return TargetConfig{
+		User: "alice", Secret: secretOf(t, aliceSecret),
+		MutualUser: "storage", MutualSecret: secretOf(t, storageSecret), Registry: NewRegistry(),
+	}
 }
 
 func initiator(t testing.TB, cfg Config) *Initiator {

@@ -23,9 +23,11 @@ import (
 // leaks gives the forms in which a secret might show.
 func leaks(secret string) []string {
 	decimal := strings.Trim(fmt.Sprint([]byte(secret)), "[]")
-	return []string{secret, hex.EncodeToString([]byte(secret)), strings.ToUpper(hex.EncodeToString([]byte(secret))),
+	return []string{
+		secret, hex.EncodeToString([]byte(secret)), strings.ToUpper(hex.EncodeToString([]byte(secret))),
 		fmt.Sprintf("% x", secret), decimal, strings.ReplaceAll(decimal, " ", ", "), strings.ReplaceAll(decimal, " ", ","),
-		base64.StdEncoding.EncodeToString([]byte(secret)), "0x73, 0x65", "(uint8) 115", "00000000  73"}
+		base64.StdEncoding.EncodeToString([]byte(secret)), "0x73, 0x65", "(uint8) 115", "00000000  73",
+	}
 }
 
 const hidden = "secret of the house"
@@ -49,8 +51,15 @@ func holders(t *testing.T) []any {
 	cfg := Config{User: "u", Secret: s, Registry: NewRegistry()}
 	h := holder{s, s, []Secret{s}, map[string]*Secret{"k": &s}}
 	tg := target(t, TargetConfig{User: "u", Secret: s})
-	return []any{s, &s, []Secret{s}, map[string]Secret{"k": s}, [1]Secret{s}, struct{ A any }{s}, h, &h, cfg, &cfg,
-		initiator(t, cfg), *initiator(t, cfg), tg, *tg}
+	return []any{
+		s, &s,
+		[]Secret{s},
+		map[string]Secret{"k": s},
+		[1]Secret{s},
+		struct{ A any }{s},
+		h, &h, cfg, &cfg,
+		initiator(t, cfg), *initiator(t, cfg), tg, *tg,
+	}
 }
 
 func TestSecretIsNeverPrinted(t *testing.T) {

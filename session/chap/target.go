@@ -111,8 +111,10 @@ func NewTarget(cfg TargetConfig) (*Target, error) {
 	if cfg.Rand == nil {
 		cfg.Rand = rand.Reader
 	}
-	asInitiator := Config{User: cfg.User, Secret: cfg.Secret, MutualUser: cfg.MutualUser, MutualSecret: cfg.MutualSecret,
-		Algorithms: cfg.Algorithms, Registry: cfg.Registry}
+	asInitiator := Config{
+		User: cfg.User, Secret: cfg.Secret, MutualUser: cfg.MutualUser, MutualSecret: cfg.MutualSecret,
+		Algorithms: cfg.Algorithms, Registry: cfg.Registry,
+	}
 	if err := asInitiator.check(); err != nil {
 		return nil, err
 	}

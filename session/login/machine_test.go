@@ -20,29 +20,34 @@ func TestRequests(t *testing.T) {
 		first, second string
 	}{
 		{
-			"normal", config{},
+			"normal",
+			config{},
 			"InitiatorName=iqn.2026-01.test:host SessionType=Normal TargetName=iqn.2026-01.test:disk AuthMethod=None",
 			"HeaderDigest=None DataDigest=None MaxConnections=1 InitialR2T=No ImmediateData=Yes MaxRecvDataSegmentLength=262144 " +
 				"MaxBurstLength=16776192 FirstBurstLength=262144 DefaultTime2Wait=0 DefaultTime2Retain=0 MaxOutstandingR2T=8 " +
 				"DataPDUInOrder=Yes DataSequenceInOrder=Yes ErrorRecoveryLevel=0",
 		},
 		{
-			"minimal", config{minimal: true},
+			"minimal",
+			config{minimal: true},
 			"InitiatorName=iqn.2026-01.test:host TargetName=iqn.2026-01.test:disk AuthMethod=None",
 			"MaxRecvDataSegmentLength=262144",
 		},
 		{
-			"minimal with digests", config{minimal: true, digests: true},
+			"minimal with digests",
+			config{minimal: true, digests: true},
 			"InitiatorName=iqn.2026-01.test:host TargetName=iqn.2026-01.test:disk AuthMethod=None",
 			"HeaderDigest=CRC32C,None DataDigest=CRC32C,None MaxRecvDataSegmentLength=262144",
 		},
 		{
-			"discovery", config{discovery: true},
+			"discovery",
+			config{discovery: true},
 			"InitiatorName=iqn.2026-01.test:host SessionType=Discovery AuthMethod=None",
 			"HeaderDigest=None DataDigest=None MaxRecvDataSegmentLength=262144 DefaultTime2Wait=0 DefaultTime2Retain=0",
 		},
 		{
-			"minimal discovery", config{discovery: true, minimal: true},
+			"minimal discovery",
+			config{discovery: true, minimal: true},
 			"InitiatorName=iqn.2026-01.test:host SessionType=Discovery MaxRecvDataSegmentLength=262144", "",
 		},
 	} {
