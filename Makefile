@@ -6,7 +6,7 @@ TOOLS   := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 PKGS    := ./...
 FUZZ    ?= 3s
 
-.PHONY: all build demo test test-unit test-race test-real target-check lint fmt vet fuzz bench bench-full deps clean cross
+.PHONY: all build demo test test-unit test-race test-invariants test-real target-check lint fmt vet fuzz bench hostile lab lab-test deps clean cross FORCE
 
 all: build
 
@@ -61,6 +61,17 @@ fmt:
 # A short comparison with qemu-nbd + libiscsi on the same tgtd.
 bench: deps build
 	bench/run.sh
+
+# Sessions against a target that sends well-framed nonsense. FOR=1h for a campaign.
+FOR ?= 1m
+hostile:
+	cd test && $(GO) run ./cmd/hostile -for $(FOR)
+
+# The emulated VM: build it, and run iscsimp there against Linux's LIO.
+lab:
+	lab/build.sh
+lab-test: lab
+	lab/check.sh
 
 # Other systems and byte orders: does it compile?
 cross:
