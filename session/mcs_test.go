@@ -149,3 +149,19 @@ func TestCloseWithSeveralConnections(t *testing.T) {
 		require.Empty(t, tgt.Sessions())
 	})
 }
+
+// TestLogoutAskedForWithSeveralConnections: the target wants the session to end;
+// it does, as a whole, and comes back with all connections.
+func TestLogoutAskedForWithSeveralConnections(t *testing.T) {
+	everywhere(t, func(t *testing.T, at place) {
+		tgt := mcsTarget(t, at, 0, nil)
+		l := logIn(t, at, tgt, Config{Connections: 3, ReconnectMin: time.Millisecond})
+		l.awaitConnections(3)
+		require.Equal(t, 3, tgt.SendAsync(iscsitest.ByTSIH(tgt.Sessions()[0].TSIH), pdu.Async{AsyncEvent: pdu.AsyncLogoutRequest, Param3: 2}, nil))
+		down := l.await("down")
+		require.Equal(t, KindTarget, down.err.Kind)
+		l.await("up")
+		l.awaitConnections(3)
+		newLoad(l, 3, 8, 200, 64).run(t)
+	})
+}

@@ -85,7 +85,7 @@ func (s *Session) tickMembers(now int64) {
 		switch {
 		case s.state != StateLoggedIn:
 			return
-		case m.state == memberIdle && now >= m.retryAt:
+		case m.state == memberIdle && now >= m.retryAt && s.logoutAt == 0:
 			s.join(m, now)
 		case m.state == memberJoining && now >= m.deadline:
 			s.joinTimedOut(m, now)
@@ -106,7 +106,9 @@ func (s *Session) nextMember() int64 {
 		due := m.deadline
 		switch m.state {
 		case memberIdle:
-			due = m.retryAt
+			if due = m.retryAt; s.logoutAt != 0 {
+				due = 0 // nobody joins a session that is being left
+			}
 		case memberUp:
 			due = m.conn.nextKeepAlive()
 		}
@@ -170,7 +172,7 @@ func (s *Session) memberClosed(m *member, reason *Error) bool {
 	switch {
 	case !wasUp:
 		s.leave(m, reason)
-	case next != nil:
+	case next != nil && !c.logoutSent: // after the session's Logout nothing is left to keep
 		s.lose(m, next, reason)
 		return true
 	default:

@@ -123,6 +123,9 @@ func (c *conn) dataInDone(t *task, v pdu.DataInView) error {
 
 // acknowledgeData answers the A bit of a Data-In (RFC 7143 §11.7.2, §11.16).
 func (c *conn) acknowledgeData(v pdu.DataInView) {
+	if c.logoutSent { // nothing may follow a logout
+		return
+	}
 	start := c.header()
 	p := pdu.SNACK{
 		Type: pdu.SNACKDataACK, LUN: v.LUN(), ITT: pdu.ReservedTag, TTT: v.TTT(),

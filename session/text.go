@@ -29,6 +29,8 @@ type textExchange struct {
 	itt  uint32
 	got  []byte
 	done func([]byte, *Error)
+	// immediate is the I bit of its requests.
+	immediate bool
 }
 
 // SendTargets asks a discovery session for all targets (RFC 7143 Appendix C).
@@ -71,9 +73,11 @@ func (s *Session) sendText(t *task, text []byte, ttt uint32, lun uint64) {
 		CmdSN: s.cmdSN, ExpStatSN: c.expStatSN, DataLen: len(text),
 	}
 	t.cmdSN = s.cmdSN
-	if serial.Less(s.maxCmdSN, s.cmdSN) {
-		p.Immediate = true // the command window is closed
-	} else {
+	if ttt == pdu.ReservedTag {
+		// The I bit is one for the whole exchange (§11.10.3).
+		s.text.immediate = serial.Less(s.maxCmdSN, s.cmdSN) // the command window is closed
+	}
+	if p.Immediate = s.text.immediate; !p.Immediate {
 		s.cmdSN++
 	}
 	c.out.chunk.buf = p.AppendTo(c.out.chunk.buf)
