@@ -3,7 +3,8 @@
 #   build.sh        build what is missing or out of date in $VMLAB_CACHE
 #   build.sh -f     build again (downloaded .debs are kept)
 # Result, in ${VMLAB_CACHE:-./cache}: vmlinux initrd.cpio root.ext4 packages.lock
-# Needs Debian 12 on amd64. Host tools that are missing are installed with apt,
+# $VMLAB_MIRROR: where Debian is (default http://deb.debian.org); $KPKG: another kernel package.
+# Needs Debian 12 on amd64 and 0.7 GB of disk. Host tools that are missing are installed with apt,
 # which needs root; the rest does not.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -20,8 +21,8 @@ want=$(cat "$here"/{build.sh,packages.txt,modules.txt,initramfs-init,guest-init}
 [ "$(cat "$C/stamp" 2>/dev/null)" = "$want" ] && { say "up to date: $C"; exit 0; }
 { command -v apt-get && command -v dpkg-deb; } >/dev/null || die "the lab is made of Debian packages: build it on Debian 12"
 [ "$(dpkg --print-architecture)" = amd64 ] || die "only for amd64"
-mkdir -p "$C/archives/partial"
-rm -rf "$C"/{stamp,root,ird,kern,snap}; :>"$C/empty.status"
+mkdir -p "$C"/archives/partial "$C"/apt/lists/partial
+rm -rf "$C"/{stamp,root,ird,kern,snap}; :>"$C/apt/status"
 
 # 1. Host tools.
 need=()
@@ -31,26 +32,29 @@ done
 if (( ${#need[@]} )); then
     [ "$(id -u)" = 0 ] || die "as root, run: apt-get install --no-install-recommends ${need[*]}"
     say "installing: ${need[*]}"
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends "${need[@]}" >"$C/apt.log" 2>&1 || { tail -20 "$C/apt.log" >&2; exit 1; }
-elif ! compgen -G '/var/lib/apt/lists/*Packages*' >/dev/null; then
-    [ "$(id -u)" = 0 ] || die "as root, run: apt-get update"
-    apt-get update -qq
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends "${need[@]}"; } \
+        >"$C/apt.log" 2>&1 || { tail -20 "$C/apt.log" >&2; die "cannot install ${need[*]} (see above)"; }
 fi
 
-# 2. Packages: apt resolves them as for an empty system and only downloads.
+# 2. Packages: from Debian alone, whatever else this machine's apt knows. Resolved as for an empty
+#    system, and only downloaded.
+for s in '/debian bookworm' '/debian bookworm-updates' '/debian-security bookworm-security'; do
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${VMLAB_MIRROR:-http://deb.debian.org}$s main"
+done >"$C/apt/sources.list"
+from=(-o Dir::Etc::sourcelist="$C/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::preferencesparts=/dev/null
+      -o Dir::State::lists="$C/apt/lists" -o Dir::State::status="$C/apt/status" -o Dir::Cache::archives="$C/archives"
+      -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Install-Recommends=0
+      -o APT::Keep-Downloaded-Packages=true -o APT::Sandbox::User=)
+apt=(apt-get -qqy "${from[@]}")
 mapfile -t pkgs < <(sed 's/#.*//' "$here/packages.txt" | xargs -n1)
-apt=(apt-get -qqy -o Dir::State::status="$C/empty.status" -o Dir::Cache::archives="$C/archives"
-     -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Install-Recommends=0
-     -o APT::Keep-Downloaded-Packages=true -o APT::Sandbox::User= -o Debug::NoLocking=true)
-fetch() { "${apt[@]}" --download-only install "${pkgs[@]}" >"$C/apt.log" 2>&1; }
-fetch || { apt-get update -qq && fetch; } || { tail -20 "$C/apt.log" >&2; die "cannot fetch the packages (see above)"; }
+"${apt[@]}" update >"$C/apt.log" 2>&1 || { tail -5 "$C/apt.log" >&2; say "no news from the mirror; going on with what is here"; }
+"${apt[@]}" --download-only install "${pkgs[@]}" >"$C/apt.log" 2>&1 || { tail -20 "$C/apt.log" >&2; die "cannot fetch the packages (see above)"; }
 # "Inst NAME (VERSION ... [ARCH])" -> NAME_VERSION_ARCH.deb
 mapfile -t debs < <("${apt[@]}" -s install "${pkgs[@]}" |
     sed -n 's/^Inst \([^ ]*\) (\([^ ]*\) .*\[\([a-z0-9]*\)\]).*/\1_\2_\3.deb/p' | sed 's/:/%3a/g')
 # The kernel: the package that linux-image-amd64 names now, or $KPKG.
-K=${KPKG:-$(apt-cache depends linux-image-amd64 | awk '/Depends: linux-image-/{print $2; exit}')}
-(cd "$C/archives"; compgen -G "${K}_*.deb" >/dev/null || apt-get download -qq -o APT::Sandbox::User= "$K")
+K=${KPKG:-$(apt-cache "${from[@]}" depends linux-image-amd64 | awk '/Depends: linux-image-/{print $2; exit}')}
+(cd "$C/archives"; "${apt[@]}" download "$K" >"$C/apt.log" 2>&1 || compgen -G "${K}_*.deb" >/dev/null) || { tail -5 "$C/apt.log" >&2; die "cannot fetch the kernel $K"; }
 kdeb=$(cd "$C/archives"; printf '%s\n' "${K}"_*.deb | sort -V | tail -1)
 (cd "$C/archives"; sha256sum "${debs[@]}" "$kdeb") >"$C/packages.lock"
 say "$(wc -l <"$C/packages.lock") packages, $(cut -c67- "$C/packages.lock" | sed "s|^|$C/archives/|" | xargs du -shc | tail -1 | cut -f1) of .deb"

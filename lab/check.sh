@@ -42,7 +42,7 @@ for n in "${names[@]}"; do
         0:pass:*) r=pass text=${verdict#pass: };;
         77:not\ yet:*) r=not-yet text=${verdict#not yet: };;
         124:*) r=fail text="time limit: $(tail -1 "$log")";;
-        125:*) r=fail text="the guest's kernel died: $(grep -m1 -E 'BUG|panic|Oops' "$R/$n.console" || tail -1 "$log")";;
+        125:*) r=fail text="the guest's kernel died or hung: $(grep -m1 -E 'BUG|Oops|panic' "$R/$n.console" || tail -1 "$log")";;
         *) r=fail text=$(grep -m1 '^FAILED: ' "$log" || echo "${verdict:-exit status $st, no verdict}");;
     esac
     count[$r]=$((count[$r] + 1))

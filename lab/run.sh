@@ -26,7 +26,7 @@ trap finish EXIT; trap 'exit 143' TERM INT HUP
 mkdir "$T/ctl" "$T/lab"
 q=(qemu-system-x86_64 -M q35 -accel "tcg,thread=multi" -cpu "${VMLAB_CPU:-Nehalem,-spec-ctrl}" -smp "$cpus" -m "$mem"
    -nodefaults -no-user-config -display none -nic none -no-reboot -kernel "$C/vmlinux" -initrd "$C/initrd.cpio"
-   -append "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic mitigations=off tsc=reliable no_timer_check random.trust_cpu=on net.ifnames=0 ${VMLAB_APPEND:-} $args"
+   -append "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic softlockup_panic=1 watchdog_thresh=30 mitigations=off tsc=reliable no_timer_check random.trust_cpu=on net.ifnames=0 ${VMLAB_APPEND:-} $args"
    -drive "if=none,id=root,file=$C/root.ext4,format=raw,readonly=on" -device virtio-blk-pci,drive=root
    -device virtio-serial-pci -device "virtserialport,nr=1,name=io,chardev=io")
 security=passthrough; [ "$(id -u)" = 0 ] || security=none

@@ -42,7 +42,8 @@ wait_for() { # SECONDS COMMAND...: until it succeeds
 
 # ---- iscsimp
 
-login_has() { iscsimp login --help | grep -qE -- "$1([ ,=]|$)"; }
+HELP=$(iscsimp login --help)
+login_has() { grep -qE -- "$1([ ,=]|$)" <<<"$HELP"; }
 need_flag() { login_has "$1" || not_yet "$2 (login has no $1)"; }
 
 declare -A PID
@@ -61,7 +62,7 @@ login_fails() { # EXIT-STATUS REGEX ARGUMENTS...: refused so, and in these words
     local want=$1 words=$2 st=0; shift 2
     timeout 40 iscsimp login --export "unix:$W/never.sock" --initiator-name "$INITIATOR" "$@" >"$W/never.out" 2>"$W/never.err" </dev/null || st=$?
     say "login $* -> $st: $(tail -1 "$W/never.err")"
-    [[ $st =~ ^$want$ ]] || die "login $*: exit status $st, want $want: $(cat "$W/never.err")"
+    [[ $st =~ ^$want$ ]] || die "login $*: exit status $st, want $want: $(tail -1 "$W/never.err")"
     grep -qiE -- "$words" "$W/never.err" || die "login $*: no word of '$words' in: $(cat "$W/never.err")"
     [ ! -s "$W/never.out" ] || die "login $*: failed, but printed $(cat "$W/never.out")"
 }
