@@ -2,25 +2,25 @@ package session
 
 import "time"
 
-// Choosing among the connections of a session. What a command costs on one is
-// the bytes outstanding there, its own included, times the time that an
-// outstanding byte took lately: on a link of limited bandwidth that is the queue
-// before it, on a long one the share of the round trip.
+// Choosing among the connections of a session: the one with the fewest bytes
+// outstanding. A connection that drains slowly keeps its bytes longer and so gets
+// fewer, whatever the reason. Times of single commands do not tell connections
+// apart under load, since the target executes commands in the order of CmdSN
+// over all connections, and an idle one would look as slow as the busiest; they
+// decide between connections with equal loads, as at depth 1.
 
 const (
-	overhead   = 4096            // a command's weight in bytes besides its data
-	paceWeight = 0.2             // of a new sample
-	paceStale  = 1 * time.Second // a pace without a sample for so long is forgotten bit by bit
-	firstPace  = 1               // ns per byte, before there is a sample
+	overhead      = 4096            // a command's weight in bytes besides its data
+	latencyWeight = 0.2             // of a new sample
+	latencyStale  = 1 * time.Second // without a sample for so long, half of a latency is forgotten
 )
 
-// pick gives the connection for a command with n bytes of data.
-func (s *Session) pick(n int) *conn {
+// pick gives the connection for a command.
+func (s *Session) pick() *conn {
 	if len(s.members) == 0 {
 		return s.conn
 	}
 	var best *conn
-	var least float64
 	now := s.env.Now()
 	for i := range s.members {
 		m := &s.members[i]
@@ -28,12 +28,11 @@ func (s *Session) pick(n int) *conn {
 			continue
 		}
 		c := m.conn
-		if c.load == 0 && c.pace > firstPace && now-c.pacedAt > int64(paceStale) {
-			c.pace, c.pacedAt = max(c.pace/2, firstPace), now
+		if c.load == 0 && now-c.sampledAt > int64(latencyStale) {
+			c.latency, c.sampledAt = c.latency/2, now
 		}
-		cost := float64(c.load+n+overhead) * max(c.pace, firstPace)
-		if best == nil || c.silent != best.silent && best.silent || c.silent == best.silent && cost < least {
-			best, least = c, cost
+		if best == nil || c.betterThan(best) {
+			best = c
 		}
 	}
 	if best == nil {
@@ -42,24 +41,25 @@ func (s *Session) pick(n int) *conn {
 	return best
 }
 
-// loaded notes that t was queued on its connection.
-func (t *task) loaded() {
-	t.conn.load += int(t.length) + overhead
-	t.load = t.conn.load
+func (c *conn) betterThan(o *conn) bool {
+	switch {
+	case c.silent != o.silent:
+		return o.silent
+	case c.load != o.load:
+		return c.load < o.load
+	}
+	return c.latency < o.latency
 }
+
+// loaded notes that t was queued on its connection.
+func (t *task) loaded() { t.conn.load += int(t.length) + overhead }
 
 // unloaded notes that t is over; ok if it was answered.
 func (t *task) unloaded(now int64, ok bool) {
 	c := t.conn
 	c.load -= int(t.length) + overhead
-	if !ok || t.load <= 0 {
-		return
+	if ok {
+		c.latency += (float64(now-t.at) - c.latency) * latencyWeight
+		c.sampledAt = now
 	}
-	sample := float64(now-t.at) / float64(t.load)
-	if c.pacedAt == 0 {
-		c.pace = sample
-	} else {
-		c.pace += (sample - c.pace) * paceWeight
-	}
-	c.pacedAt = now
 }

@@ -48,10 +48,10 @@ type conn struct {
 	lastRecv, lastTaken int64
 	ping                *task
 	silent              bool
-	// How loaded and how fast the connection is, for choosing among several; see balance.go.
-	load    int
-	pace    float64
-	pacedAt int64
+	// How loaded and how fast it is, for choosing among several; see balance.go.
+	load      int     // bytes outstanding, with overhead
+	latency   float64 // ns, recent
+	sampledAt int64
 	// backlog is set while the socket takes less than we have; bytes it takes
 	// then prove that the peer reads.
 	backlog    bool

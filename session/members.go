@@ -345,7 +345,7 @@ func (s *Session) cleanUp(m *member) {
 // sendAgain sends a command under its old number over a live connection. One
 // that was detached has no data any more: a NOP-Out takes its number.
 func (s *Session) sendAgain(t *task) {
-	c := s.pick(int(t.length))
+	c := s.pick()
 	t.conn, t.next, t.dataSN, t.r2tSN = c, 0, 0, 0
 	if t.cmd != nil {
 		c.sendCommand(t)

@@ -14,7 +14,7 @@ func (s *Session) Submit(c *Command) bool {
 		return false
 	}
 	now := s.env.Now()
-	t := s.tasks.add(taskSCSI, s.pick(len(c.Data)), now)
+	t := s.tasks.add(taskSCSI, s.pick(), now)
 	if t == nil {
 		return false
 	}

@@ -28,7 +28,6 @@ type task struct {
 	at    int64  // loop time of its start
 	pos   uint64 // position in conn's stream where its first byte lies
 	end   uint64 // position behind the last byte queued for it
-	load  int    // bytes outstanding on conn when it was queued, its own included
 
 	length  uint32 // Expected Data Transfer Length
 	read    bool
