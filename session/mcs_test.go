@@ -165,3 +165,22 @@ func TestLogoutAskedForWithSeveralConnections(t *testing.T) {
 		newLoad(l, 3, 8, 200, 64).run(t)
 	})
 }
+
+// TestNoticeOfALostConnection: LIO tells over a living connection that another
+// one is going down, also when it is gone already. That is no reason to drop the
+// one that carried the news.
+func TestNoticeOfALostConnection(t *testing.T) {
+	everywhere(t, func(t *testing.T, at place) {
+		tgt := mcsTarget(t, at, 2, nil)
+		l := logIn(t, at, tgt, Config{Connections: 3, ReconnectMin: time.Millisecond})
+		l.awaitConnections(3)
+		l.do(func() { l.s.members[1].conn.abort(l.s.err(KindTransport, "cut by the test")) })
+		notice := pdu.Async{AsyncEvent: pdu.AsyncConnectionDrop, Param1: 1}
+		require.NotZero(t, tgt.SendAsync(iscsitest.ByTSIH(tgt.Sessions()[0].TSIH), notice, nil))
+		newLoad(l, 3, 8, 200, 64).run(t)
+		l.awaitConnections(3)
+		var st Stats
+		l.do(func() { st = l.s.Stats() })
+		require.Equal(t, uint64(1), st.Logins)
+	})
+}

@@ -198,6 +198,16 @@ func (s *Session) abortMembers(reason *Error) {
 	}
 }
 
+// dropMember gives up the connection with this CID, if it is there: the target
+// may also speak of one that is lost already.
+func (s *Session) dropMember(cid uint16, reason *Error) {
+	for i := range s.members {
+		if m := &s.members[i]; m.cid == cid && m.up() {
+			m.conn.abort(reason)
+		}
+	}
+}
+
 // anyOpen reports whether a driver may still touch buffers of a connection.
 func (s *Session) anyOpen() bool {
 	for i := range s.members {

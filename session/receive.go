@@ -245,11 +245,9 @@ func (c *conn) async(v pdu.AsyncView, data []byte) error {
 		s.drained()
 	case pdu.AsyncConnectionDrop:
 		e := s.err(KindTarget, "the target announces that it drops the connection")
-		for i := range s.members {
-			if m := &s.members[i]; m.cid == v.Param1() && m.up() && m.conn != c {
-				m.conn.abort(e)
-				return nil
-			}
+		if len(s.members) > 0 && v.Param1() != c.cid {
+			s.dropMember(v.Param1(), e)
+			return nil
 		}
 		s.waitFloor = time.Duration(v.Param2()) * time.Second
 		return e
