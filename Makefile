@@ -37,7 +37,7 @@ test-invariants:
 
 # Real targets (gotgt, tgtd) and real NBD clients (fio, nbdinfo, nbdcopy, qemu-io).
 test-real: deps
-	cd test && $(GO) vet ./... && $(GO) test -race -shuffle=on -timeout 15m ./...
+	cd test && $(GO) vet ./... && $(GO) test -race -shuffle=on -p 1 -timeout 15m ./...
 
 # Debian's iscsi-test-cu against our own target, so that it cannot lie.
 target-check: deps

@@ -17,7 +17,7 @@ import (
 
 // TestConnectionsAddUp: with each connection capped, a session of N connections moves at least 0.9 N times what one does, in both directions.
 func TestConnectionsAddUp(t *testing.T) {
-	const rate = 16 << 20 // bytes per second and connection: far below what the machine can do
+	const rate = 6 << 20 // bytes per second and connection: far below what the machine can do
 	for _, c := range contestants() {
 		if c.name != "iscsitest" && c.name != "tgtd" {
 			continue
@@ -34,13 +34,10 @@ func TestConnectionsAddUp(t *testing.T) {
 				assert.InDelta(t, rate, one, 0.25*rate, "one connection does not go at the rate of its line")
 				for _, n := range []int{2, 4} {
 					got := 0.0
-					for attempt := 0; attempt < 2 && got <= 0.9*float64(n)*one; attempt++ { // other programs take the processor at times
+					for attempt := 0; attempt < 3 && got <= 0.9*float64(n)*one; attempt++ { // other programs take the processor at times
 						got = max(got, throughput(t, p, n, direction == "writes"))
 					}
 					t.Logf("%s over %d connections: %.1f MB/s, %.2f of %d times one (%.1f MB/s)", direction, n, got/1e6, got/(float64(n)*one), n, one/1e6)
-					if c.name == "tgtd" && direction == "writes" && n == 4 {
-						continue // open: between 0.5 and 1.0 of it, with all connections alive; shown above, not judged
-					}
 					assert.Greater(t, got, 0.9*float64(n)*one, "%s over %d connections", direction, n)
 				}
 			}

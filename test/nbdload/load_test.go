@@ -207,7 +207,7 @@ func TestHistoryShowsLostWritesAndZeroes(t *testing.T) {
 	for name, command := range map[string]uint16{"write": 1, "write zeroes": 6} {
 		t.Run(name, func(t *testing.T) {
 			var count atomic.Int64
-			_, result := record(t, &fakeServer{swallow: func(r *request) bool { return r.command == command && count.Add(1)%20 == 19 }}, 300*time.Millisecond)
+			_, result := record(t, &fakeServer{swallow: func(r *request) bool { return r.command == command && count.Add(1)%5 == 4 }}, 600*time.Millisecond)
 			assert.Equal(t, porcupine.Illegal, result)
 		})
 	}
