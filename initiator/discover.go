@@ -165,11 +165,23 @@ func (c DiscoverConfig) ask(ctx context.Context, l loop.Loop) <-chan finding {
 func (c DiscoverConfig) askOne(ctx context.Context, l loop.Loop, portal string) ([]session.TargetInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.LoginTimeout)
 	defer cancel()
+	v, err := c.visit(ctx, l, "discovery", "", portal)
+	if err != nil {
+		return nil, err
+	}
+	defer v.leave(ctx)
+	return v.sendTargets(ctx)
+}
+
+// visit logs in to one portal: to target, or, if that is empty, for discovery.
+// The caller leaves again.
+func (c DiscoverConfig) visit(ctx context.Context, l loop.Loop, purpose, target, portal string) (*visit, error) {
 	v, err := newVisit(l, session.Config{
 		InitiatorName: c.InitiatorName,
-		Discovery:     true,
+		TargetName:    target,
+		Discovery:     target == "",
 		Portal:        portal,
-		ISID:          visitISID(c.InitiatorName, "discovery", portal),
+		ISID:          visitISID(c.InitiatorName, purpose, portal),
 		TPGT:          -1,
 		CHAP:          c.CHAP.config(),
 		HeaderDigest:  c.HeaderDigest,
@@ -182,11 +194,11 @@ func (c DiscoverConfig) askOne(ctx context.Context, l loop.Loop, portal string) 
 	if err != nil {
 		return nil, err
 	}
-	defer v.leave(ctx)
 	if err := v.login(ctx); err != nil {
+		v.leave(ctx)
 		return nil, err
 	}
-	return v.sendTargets(ctx)
+	return v, nil
 }
 
 // visitLogoutTimeout bounds the farewell of a session nothing depends on.

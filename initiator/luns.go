@@ -12,7 +12,6 @@ import (
 	"github.com/iscsimp/iscsimp/internal/asynclog"
 	"github.com/iscsimp/iscsimp/internal/loop"
 	"github.com/iscsimp/iscsimp/scsi"
-	"github.com/iscsimp/iscsimp/session"
 )
 
 // LUNInfo describes one LUN of a target as its portals show it.
@@ -105,27 +104,11 @@ const surveyTimeout = 20 * time.Second
 func (c DiscoverConfig) survey(ctx context.Context, l loop.Loop, target, portal string) ([]LUNInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.LoginTimeout+surveyTimeout)
 	defer cancel()
-	v, err := newVisit(l, session.Config{
-		InitiatorName: c.InitiatorName,
-		TargetName:    target,
-		Portal:        portal,
-		ISID:          visitISID(c.InitiatorName, "luns", portal),
-		TPGT:          -1,
-		CHAP:          c.CHAP.config(),
-		HeaderDigest:  c.HeaderDigest,
-		DataDigest:    c.DataDigest,
-		LoginTimeout:  c.LoginTimeout,
-		LogoutTimeout: visitLogoutTimeout,
-		Logger:        c.Logger,
-		Trace:         bindTrace(c.Trace, portal),
-	}, c.Dial)
+	v, err := c.visit(ctx, l, "luns", target, portal)
 	if err != nil {
 		return nil, err
 	}
 	defer v.leave(ctx)
-	if err := v.login(ctx); err != nil {
-		return nil, err
-	}
 	addresses, err := v.reportLUNs(ctx)
 	if err != nil {
 		return nil, err

@@ -221,12 +221,7 @@ func (s *Session) anyOpen() bool {
 // leave plans the next try of a connection that is not there.
 func (s *Session) leave(m *member, reason *Error) {
 	m.state = memberIdle
-	m.backoff = min(max(2*m.backoff, s.cfg.ReconnectMin), s.cfg.ReconnectMax)
-	pause := m.backoff
-	if reason.Permanent() {
-		pause = 10 * s.cfg.ReconnectMax
-	}
-	m.retryAt = s.env.Now() + int64(pause/2) + int64(s.env.Jitter()*float64(pause)/2)
+	m.retryAt = s.env.Now() + int64(s.pause(&m.backoff, reason))
 	s.lastErr = reason
 	s.log.Info("connection is missing in the session", "cid", m.cid, "err", reason)
 	s.rearm()

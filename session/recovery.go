@@ -170,23 +170,22 @@ func (s *Session) followRedirect() bool {
 	return true
 }
 
-// planRetry sets the time of the next dial: doubling from ReconnectMin to
-// ReconnectMax with jitter, not before Time2Wait has passed (RFC 7143 §7.5),
-// and far off after a refusal that will not change soon.
+// planRetry sets the time of the next dial, not before Time2Wait has passed
+// (RFC 7143 §7.5).
 func (s *Session) planRetry(reason *Error) {
-	switch {
-	case s.backoff == 0:
-		s.backoff = s.cfg.ReconnectMin
-	default:
-		s.backoff = min(2*s.backoff, s.cfg.ReconnectMax)
-	}
-	pause := s.backoff
+	s.retryAt = s.env.Now() + int64(max(s.pause(&s.backoff, reason), s.waitFloor))
+	s.waitFloor = 0
+}
+
+// pause gives the time to wait before the next dial: doubling from ReconnectMin
+// to ReconnectMax with jitter, and far off after a refusal that will not change soon.
+func (s *Session) pause(backoff *time.Duration, reason *Error) time.Duration {
+	*backoff = min(max(2**backoff, s.cfg.ReconnectMin), s.cfg.ReconnectMax)
+	pause := *backoff
 	if reason.Permanent() {
 		pause = 10 * s.cfg.ReconnectMax
 	}
-	pause = pause/2 + time.Duration(s.env.Jitter()*float64(pause)/2)
-	s.retryAt = s.env.Now() + int64(max(pause, s.waitFloor))
-	s.waitFloor = 0
+	return pause/2 + time.Duration(s.env.Jitter()*float64(pause)/2)
 }
 
 // failTasks completes everything that was in flight.
