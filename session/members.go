@@ -281,7 +281,7 @@ func (s *Session) memberLoggedOut(m *member, over *conn, v pdu.LogoutResponseVie
 	switch {
 	case v.Response() == pdu.LogoutDone && s.params.ErrorRecoveryLevel == 2:
 		// §11.14: without a reassignment the tasks end after both times.
-		m.wait = time.Duration(v.Time2Wait()+v.Time2Retain()) * time.Second
+		m.wait = (time.Duration(v.Time2Wait()) + time.Duration(v.Time2Retain())) * time.Second
 	case v.Response() == pdu.LogoutDone, v.Response() == pdu.LogoutNoCID:
 		// A target that does not know the connection has no tasks of it either: with
 		// Time2Retain 0 it may forget both at once.
