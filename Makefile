@@ -4,7 +4,7 @@
 GO      ?= go
 TOOLS   := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 PKGS    := ./...
-FUZZ    ?= 3s
+FUZZ    ?= 50000x
 
 .PHONY: all build demo test test-unit test-race test-invariants test-real target-check lint fmt vet fuzz bench hostile lab lab-test deps clean cross FORCE
 
@@ -43,7 +43,7 @@ test-real: deps
 target-check: deps
 	iscsitest/target-check.sh
 
-# Every fuzz target for $(FUZZ).
+# Every fuzz target for $(FUZZ): so many executions, or a time.
 fuzz:
 	./tools/fuzz.sh $(FUZZ)
 
