@@ -50,7 +50,9 @@ type Config struct {
 	// CHAP authenticates the logins to the target. Default: no authentication.
 	CHAP CHAP
 	// DiscoveryCHAP authenticates discovery, unless OnlyGiven. Default: User and
-	// Secret of CHAP, where a portal asks for them.
+	// Secret of CHAP, where a portal asks for them. A portal that refuses CHAP in
+	// discovery (LIO without accounts for it) is asked without, unless DiscoveryCHAP
+	// has a MutualSecret.
 	DiscoveryCHAP CHAP
 
 	// Policy spreads commands over paths: see Policies (path_selector). Default "latency".

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/iscsimp/iscsimp/internal/asynclog"
 	"github.com/iscsimp/iscsimp/internal/loop"
+	"github.com/iscsimp/iscsimp/pdu"
 	"github.com/iscsimp/iscsimp/session"
 )
 
@@ -27,7 +29,8 @@ type DiscoverConfig struct {
 	// what they show.
 	InitiatorName string
 	// CHAP authenticates the logins: discovery sessions for Discover, sessions to
-	// the target for Luns. Default: no authentication.
+	// the target for Luns. Default: no authentication. A portal that refuses it in
+	// discovery is asked without, unless there is a MutualSecret.
 	CHAP CHAP
 	// LoginTimeout bounds connecting, logging in and asking, at each portal
 	// (node.conn[0].timeo.login_timeout). Default 10 s.
@@ -166,11 +169,38 @@ func (c DiscoverConfig) askOne(ctx context.Context, l loop.Loop, portal string) 
 	ctx, cancel := context.WithTimeout(ctx, c.LoginTimeout)
 	defer cancel()
 	v, err := c.visit(ctx, l, "discovery", "", portal)
+	if refusesCHAP(err) && !c.CHAP.isZero() {
+		v, err = c.visitWithoutCHAP(ctx, l, portal, err)
+	}
 	if err != nil {
 		return nil, err
 	}
 	defer v.leave(ctx)
 	return v.sendTargets(ctx)
+}
+
+// refusesCHAP reports whether a login failed for its authentication.
+func refusesCHAP(err error) bool {
+	e, ok := errors.AsType[*session.Error](err)
+	return ok && e.Kind == session.KindLogin && e.Login == pdu.LoginAuthFailure
+}
+
+// visitWithoutCHAP is the second try at a portal that refused CHAP, for the reason
+// given: LIO refuses it in discovery while it has no account for that. Nothing is
+// given away, since in one-way CHAP nobody vouches for the target in any case. One
+// that is to prove itself must not get around that.
+func (c DiscoverConfig) visitWithoutCHAP(ctx context.Context, l loop.Loop, portal string, refused error) (*visit, error) {
+	if !c.CHAP.MutualSecret.IsZero() {
+		return nil, fmt.Errorf("%w; discovery without CHAP is not tried, since the target is to prove itself: "+
+			"set CHAP up for discovery on the target, or leave out the mutual secret for discovery", refused)
+	}
+	c.Logger.Info("the portal refuses CHAP in discovery: it is asked once more without", "portal", portal, "err", refused)
+	c.CHAP = CHAP{}
+	v, err := c.visit(ctx, l, "discovery", "", portal)
+	if err != nil {
+		return nil, refused // that it is demanded tells the user less than why it was refused
+	}
+	return v, nil
 }
 
 // visit logs in to one portal: to target, or, if that is empty, for discovery.

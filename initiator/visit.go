@@ -225,6 +225,9 @@ func kindOf(err error) ErrorKind {
 	case session.KindTimeout:
 		return KindTimeout
 	case session.KindTransport:
+		if e.AuthLikely {
+			return KindAuth
+		}
 		if t, ok := errors.AsType[net.Error](e.Err); ok && t.Timeout() {
 			return KindTimeout
 		}

@@ -92,3 +92,19 @@ func (s *Session) noteAuth(r login.Result) {
 	}
 	s.log.Warn("the target asks for no authentication although CHAP is configured here; set it up on the target, or take it out here")
 }
+
+// noteRebuff looks at a login in which the peer hung up. LIO does not answer one
+// without authentication when it demands CHAP; since a login is rebuffed for a
+// key that the target cannot bear, too, only the second in a row tells that.
+func (s *Session) noteRebuff(c *conn, reason *Error) {
+	if !c.hungUp || c.heard || s.cfg.CHAP != nil || s.logins > 0 || !c.machine.InSecurityStage() {
+		s.rebuffs = 0
+		return
+	}
+	if s.rebuffs++; s.rebuffs < 2 {
+		return
+	}
+	reason.AuthLikely = true
+	reason.Msg = "the peer hangs up on logins without authentication"
+	reason.Hint = "it probably demands CHAP: give a user and a secret; if not, " + hintNotThere
+}

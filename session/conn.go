@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"io"
+	"syscall"
 
 	"github.com/iscsimp/iscsimp/internal/loop"
 	"github.com/iscsimp/iscsimp/pdu"
@@ -31,6 +32,7 @@ type conn struct {
 	closed  bool   // Closed came: no driver touches a buffer any more
 	reason  *Error // why, if this side gave it up
 	heard   bool   // a Login Response came
+	hungUp  bool   // the peer closed or reset it
 	digests pdu.Digests
 	cid     uint16
 
@@ -91,6 +93,9 @@ func (c *conn) Closed(err error) {
 	c.s.connClosed(c, c.closeReason(err))
 }
 
+// hintNotThere is what to look at when a login is not answered at all.
+const hintNotThere = "check that the portal is an iSCSI target, that the target name exists there and lets this initiator in"
+
 // closeReason words the end of the connection.
 func (c *conn) closeReason(err error) *Error {
 	if c.reason != nil {
@@ -101,9 +106,10 @@ func (c *conn) closeReason(err error) *Error {
 		return own
 	}
 	e := &Error{Kind: KindTransport, Portal: c.s.cfg.Portal, Err: err}
+	c.hungUp = errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
 	switch {
 	case c.phase == phaseLogin && !c.heard:
-		e.Hint = "check that the portal is an iSCSI target, that the target name exists there and lets this initiator in"
+		e.Hint = hintNotThere
 	case c.phase == phaseLogin:
 		e.Hint = "if this repeats the target may not bear a key that was offered; a smaller set is tried in turn"
 	}

@@ -55,6 +55,10 @@ type Error struct {
 	Settled bool
 	// Login is the status of a refused login, for KindLogin.
 	Login pdu.LoginStatus
+	// AuthLikely is true, for KindTransport, if the target hung up without a word on
+	// two logins in a row that brought no authentication, and never took one: most
+	// likely it demands CHAP.
+	AuthLikely bool
 	// Msg says what happened, in words; Hint what to do about it (may be empty).
 	Msg, Hint string
 	// Err is the cause, if there is one.

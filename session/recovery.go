@@ -87,7 +87,7 @@ func (s *Session) loggedIn(c *conn) {
 	}
 	s.strayed = s.redirects > 0
 	s.fullTaken = s.fullTaken || !s.minimal
-	s.cuts = 0
+	s.cuts, s.rebuffs = 0, 0
 	s.tsih = up.TSIH
 	s.noteAuth(r)
 	c.machine, c.chap = nil, nil
@@ -124,7 +124,7 @@ func (s *Session) connClosed(c *conn, reason *Error) {
 		return
 	}
 	if was == StateLogin && reason.Kind == KindTransport && c.stream != nil {
-		s.cutShort()
+		s.cutShort(c, reason)
 	}
 	s.to(evLost)
 	if was == StateLoggedIn {
@@ -149,8 +149,9 @@ func (s *Session) connClosed(c *conn, reason *Error) {
 // smallest set of keys, the one after it all of them again, and so on. A target
 // that has taken all of them before was more likely cut off by chance, and gets
 // two more tries with them first.
-func (s *Session) cutShort() {
+func (s *Session) cutShort(c *conn, reason *Error) {
 	s.cuts++
+	s.noteRebuff(c, reason)
 	every := 2
 	if s.fullTaken {
 		every = 4

@@ -97,6 +97,7 @@ type Session struct {
 	minimal   bool // offer the smallest set of keys; see cutShort
 	fullTaken bool // a login with the full set succeeded
 	cuts      int  // logins in a row in which the peer hung up
+	rebuffs   int  // of those, without authentication and any answer; see noteRebuff
 	// Algorithms of CHAP that the target can do when it refused the configured
 	// list, else nil; again: a login with them is due at once. See refusedCHAP.
 	algorithms []chap.Algorithm

@@ -45,6 +45,11 @@ func SecretOf(t testing.TB, value string) chap.Secret {
 	return s
 }
 
+// Users is the account of Config as iscsitest.CHAP takes it.
+func Users(t testing.TB) map[string]chap.Secret {
+	return map[string]chap.Secret{User: SecretOf(t, Secret)}
+}
+
 // Begin implements iscsitest.Authenticator.
 func (a *Authenticator) Begin(string, string) iscsitest.AuthExchange {
 	tgt, err := chap.NewTarget(a.Config)

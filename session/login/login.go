@@ -112,9 +112,9 @@ func (m *Machine) First() Request {
 	if m.cfg.Discovery {
 		t = pdu.AppendKey(t, "SessionType", "Discovery")
 	} else {
-		if !m.cfg.Minimal {
-			t = pdu.AppendKey(t, "SessionType", "Normal")
-		}
+		// Normal is the default (RFC 7143 §13.21), but LIO refuses logins that leave
+		// it out.
+		t = pdu.AppendKey(t, "SessionType", "Normal")
 		t = pdu.AppendKey(t, "TargetName", m.cfg.TargetName)
 	}
 	t = pdu.AppendKey(t, "AuthMethod", m.auth.methods())
@@ -127,6 +127,9 @@ func (m *Machine) Done() bool { return m.done }
 // TSIH is the target's session handle from the final response; 0 from targets
 // that break RFC 7143 §11.13.3.
 func (m *Machine) TSIH() uint16 { return m.tsih }
+
+// InSecurityStage reports whether the last request was one of the security stage.
+func (m *Machine) InSecurityStage() bool { return m.stage == pdu.StageSecurity }
 
 // SecurityStage reports whether the login went through the security stage.
 func (m *Machine) SecurityStage() bool { return m.authDone }

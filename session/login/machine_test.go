@@ -30,13 +30,13 @@ func TestRequests(t *testing.T) {
 		{
 			"minimal",
 			config{minimal: true},
-			"InitiatorName=iqn.2026-01.test:host TargetName=iqn.2026-01.test:disk AuthMethod=None",
+			"InitiatorName=iqn.2026-01.test:host SessionType=Normal TargetName=iqn.2026-01.test:disk AuthMethod=None",
 			"MaxRecvDataSegmentLength=262144",
 		},
 		{
 			"minimal with digests",
 			config{minimal: true, digests: true},
-			"InitiatorName=iqn.2026-01.test:host TargetName=iqn.2026-01.test:disk AuthMethod=None",
+			"InitiatorName=iqn.2026-01.test:host SessionType=Normal TargetName=iqn.2026-01.test:disk AuthMethod=None",
 			"HeaderDigest=CRC32C,None DataDigest=CRC32C,None MaxRecvDataSegmentLength=262144",
 		},
 		{
