@@ -57,6 +57,10 @@ type Config struct {
 
 	// Policy spreads commands over paths: see Policies (path_selector). Default "latency".
 	Policy string
+	// Failback is when I/O returns to a better path or group of paths that was
+	// lost and is back (failback): 0, the default, at once; FailbackManual once
+	// SetPath says so; otherwise after so long without a break.
+	Failback time.Duration
 	// ReadOnly refuses everything that changes the medium. A LUN that is
 	// write-protected is read-only in any case.
 	ReadOnly bool
@@ -141,6 +145,14 @@ type Config struct {
 	Portable bool
 }
 
+// FailbackManual is the value of Config.Failback that leaves I/O where it is
+// until SetPath moves it.
+const FailbackManual = mpio.FailbackManual
+
+// FailbackName is a value of Config.Failback in words: "immediate", "manual" or
+// "after" and the time.
+func FailbackName(after time.Duration) string { return mpio.FailbackName(after) }
+
 // Event tells what happened to a device or one of its paths.
 type Event = mpio.Event
 
@@ -166,6 +178,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Policy != "" && !slices.Contains(Policies(), c.Policy) {
 		return c, invalidf("the policies are "+listWords(Policies()), "there is no policy %q", c.Policy)
+	}
+	if c.Failback < 0 && c.Failback != FailbackManual {
+		return c, invalidf("use 0, FailbackManual or a time", "Failback is %v", c.Failback)
 	}
 	if c.Wait < WaitAll {
 		return c, invalidf("use WaitAny, WaitAll or a number of paths", "Wait is %d", c.Wait)

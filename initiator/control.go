@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/iscsimp/iscsimp/internal/block"
 	"github.com/iscsimp/iscsimp/mpio"
@@ -21,7 +22,8 @@ type PathOp = mpio.PathOp
 
 // The kinds of PathOp.
 const (
-	// PathUp takes a path back into use, and tries at once to log in if it is lost.
+	// PathUp takes a path back into use, and tries at once to log in if it is
+	// lost. Where Config.Failback keeps I/O away from it, I/O returns.
 	PathUp = mpio.OpUp
 	// PathDown takes a path out of use. Reads move to other paths, writes in
 	// flight finish. The session stays logged in.
@@ -29,8 +31,9 @@ const (
 	// PathPriority sets the group of a path, PathOp.Value, 1 or more: only the
 	// group with the lowest number that has a usable path carries I/O.
 	PathPriority = mpio.OpPriority
-	// PathWeight sets how many commands in a row the round-robin policy gives a
-	// path, PathOp.Value, 1 or more.
+	// PathWeight sets the weight of a path, PathOp.Value, 1 or more: under
+	// round-robin its share of commands, under least-bytes that of bytes in flight;
+	// under weighted what it costs, of which the lowest is used first.
 	PathWeight = mpio.OpWeight
 )
 
@@ -79,6 +82,14 @@ func (d *Device) SetPolicy(ctx context.Context, policy string) error {
 		return invalidf("the policies are "+listWords(Policies()), "there is no policy %q", policy)
 	}
 	return d.call(ctx, func() error { return d.mp.SetPolicy(policy) })
+}
+
+// SetFailback changes Config.Failback of the running device.
+func (d *Device) SetFailback(ctx context.Context, after time.Duration) error {
+	if after < 0 && after != FailbackManual {
+		return invalidf("use 0, FailbackManual or a time", "Failback is %v", after)
+	}
+	return d.call(ctx, func() error { return d.mp.SetFailback(after) })
 }
 
 // call runs fn on the loop and waits for its result, or for the end of ctx; fn

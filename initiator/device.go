@@ -52,6 +52,7 @@ func newDevice(cfg Config) (*Device, error) {
 		Target:         cfg.Target,
 		LUN:            cfg.LUN,
 		Policy:         cfg.Policy,
+		Failback:       cfg.Failback,
 		ReadOnly:       cfg.ReadOnly,
 		Shared:         cfg.Shared,
 		NoPathTimeout:  cfg.NoPathTimeout,

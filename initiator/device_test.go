@@ -316,6 +316,8 @@ func TestSteering(t *testing.T) {
 	require.NoError(t, dev.SetPath(t.Context(), "1", initiator.PathOp{Kind: initiator.PathDown}))
 	require.NoError(t, dev.SetPath(t.Context(), tgt.Addr(1), initiator.PathOp{Kind: initiator.PathPriority, Value: 3}))
 	require.NoError(t, dev.SetPolicy(t.Context(), "round-robin"))
+	require.NoError(t, dev.SetFailback(t.Context(), initiator.FailbackManual))
+	assert.Equal(t, initiator.KindInvalid, initiator.KindOf(dev.SetFailback(t.Context(), -7)))
 	s, err := dev.Snapshot(t.Context())
 	require.NoError(t, err)
 	byPortal := map[string]initiator.PathSnapshot{}
@@ -323,6 +325,7 @@ func TestSteering(t *testing.T) {
 		byPortal[p.Portal] = p
 	}
 	assert.Equal(t, "round-robin", s.Policy)
+	assert.Equal(t, "manual", s.Failback)
 	assert.Equal(t, 3, byPortal[tgt.Addr(1)].Priority)
 	assert.Equal(t, "offline", s.Paths[0].State.String())
 	err = dev.SetPath(t.Context(), "9", initiator.PathOp{Kind: initiator.PathUp})

@@ -256,6 +256,7 @@ func TestOpenChecksItsConfiguration(t *testing.T) {
 		"bad portal":           func(c *initiator.Config) { c.Portals = []string{"x:y"} },
 		"no initiator":         func(c *initiator.Config) { c.InitiatorName = "" },
 		"policy":               func(c *initiator.Config) { c.Policy = "fastest" },
+		"failback":             func(c *initiator.Config) { c.Failback = -7 },
 		"wait":                 func(c *initiator.Config) { c.Wait = -2 },
 		"wait for too many":    func(c *initiator.Config) { c.OnlyGiven, c.Wait = true, 2 },
 		"two answers":          func(c *initiator.Config) { c.FailFast, c.NoPathTimeout = true, time.Second },

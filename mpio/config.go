@@ -56,7 +56,9 @@ type PathConfig struct {
 	// Priority groups paths: only the group with the lowest number that has a
 	// usable path carries I/O. 1 is best; default 1.
 	Priority int
-	// Weight is the share of commands under the round-robin policy. Default 1.
+	// Weight is what the policy makes of it: under round-robin the share of
+	// commands, under least-bytes that of bytes in flight; under weighted the cost,
+	// of which the lowest is used first; the others ignore it. Default 1.
 	Weight int
 }
 
@@ -70,6 +72,12 @@ type Config struct {
 	LUN    scsi.LUN
 	// Policy chooses among usable paths: see Policies. Default "latency".
 	Policy string
+	// Failback is when I/O returns to a better path or group that was lost and is
+	// back (multipath.conf: failback): 0, the default, at once; FailbackManual
+	// once SetPath is told OpUp or OpPriority for it; otherwise when it has been
+	// back for so long without a break. I/O leaves a path that is not up, and
+	// goes to one that was never in use before, at once in any case.
+	Failback time.Duration
 	// ReadOnly refuses everything that changes the medium.
 	ReadOnly bool
 	// Shared says that other hosts write the same blocks without a lock of
@@ -154,6 +162,9 @@ func (cfg Config) withDefaults() (Config, error) {
 		if *d.v < 0 && d.name != "NoPathTimeout" {
 			return cfg, fmt.Errorf("mpio: %s is %v, must not be negative", d.name, *d.v)
 		}
+	}
+	if cfg.Failback < 0 && cfg.Failback != FailbackManual {
+		return cfg, fmt.Errorf("mpio: Failback is %v, must not be negative", cfg.Failback)
 	}
 	if cfg.MaxTransfer == 0 {
 		cfg.MaxTransfer = maxTransferCap

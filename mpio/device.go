@@ -17,14 +17,15 @@ type Device struct {
 	loop loop.Loop
 	pub  atomic.Pointer[block.Geometry] // what Geometry returns
 
-	paths   []*path
-	active  []*path // the paths that carry I/O now: the best group of the usable ones
-	usable  int     // paths commands may be sent over at all
-	cands   []*path // scratch of choose
-	sel     selector
-	rnd     rnd
-	probing probeBudget
-	started bool
+	paths    []*path
+	active   []*path // the paths that carry I/O now: the best group of the usable ones
+	usable   int     // paths commands may be sent over at all
+	cands    []*path // scratch of choose
+	sel      selector
+	failback failback
+	rnd      rnd
+	probing  probeBudget
+	started  bool
 
 	// What the first path that was identified told. Every other must match.
 	ready    bool
@@ -49,7 +50,7 @@ type Device struct {
 	tickOn                   bool
 	tickAt                   int64
 
-	tick, retryTimer, noPathTimer, fenceTimer, closeTimer loop.Timer
+	tick, retryTimer, noPathTimer, fenceTimer, closeTimer, failbackTimer loop.Timer
 
 	freeIO     *io
 	freeReq    *request
@@ -94,6 +95,7 @@ func New(cfg Config, l loop.Loop) (*Device, error) {
 	d.noPathTimer.Fn = d.onNoPathTimer
 	d.fenceTimer.Fn = d.onFenceTimer
 	d.closeTimer.Fn = d.onCloseTimer
+	d.failbackTimer.Fn = d.onFailbackTimer
 	return d, nil
 }
 
@@ -175,7 +177,8 @@ type PathOpKind uint8
 // The kinds of PathOp.
 const (
 	// OpUp takes a path back into use: it ends OpDown, has a lost session dialed
-	// at once, and a quarantined or failed path checked again.
+	// at once, and a quarantined or failed path checked again. Where
+	// Config.Failback keeps I/O away from a path that is back, it returns.
 	OpUp PathOpKind = iota + 1
 	// OpDown takes a path out of use. Reads in flight move to another path,
 	// writes in flight finish. The session stays logged in.
@@ -208,10 +211,10 @@ func (d *Device) SetPath(id string, op PathOp) error {
 		}
 		if op.Kind == OpPriority {
 			p.cfg.Priority = op.Value
+			d.failBack(d.paths...)
 		} else {
 			p.cfg.Weight = op.Value
 		}
-		d.regroup()
 	default:
 		return fmt.Errorf("mpio: unknown operation %d on path %s", op.Kind, id)
 	}
@@ -244,6 +247,8 @@ func (p *path) setUp() {
 		p.sess.RetryNow()
 	case !p.verified:
 		p.startCheck("asked for by hand")
+	default:
+		p.dev.failBack(p)
 	}
 }
 

@@ -180,31 +180,47 @@ func (s State) rank() int {
 	return 0
 }
 
+// group is what paths have in common that carry I/O together.
+type group struct {
+	rank     int // of their state
+	priority int
+}
+
+func (p *path) group() group { return group{p.state.rank(), p.cfg.Priority} }
+
+// better reports whether a's paths are used rather than b's.
+func (a group) better(b group) bool {
+	if a.rank != b.rank {
+		return a.rank > b.rank
+	}
+	return a.priority < b.priority
+}
+
 // regroup finds the paths that carry I/O from now on: of the usable ones those
-// in the best state, of these the ones with the best priority. A path that is
-// merely suspect is thus used when nothing better is left.
+// in the best state, of these the ones with the best priority, as far as the
+// policy reaches and failback allows. A path that is merely suspect is thus used
+// when nothing better is left.
 func (d *Device) regroup() {
-	d.active, d.usable = d.active[:0], 0
-	rank, priority := 1, 0
+	var lead *path // the first of the best group
+	d.usable = 0
 	for _, p := range d.paths {
-		r := p.state.rank()
 		if !p.usable() {
 			continue
 		}
 		d.usable++
-		if r < rank {
-			continue
-		}
-		if r > rank || len(d.active) == 0 || p.cfg.Priority < priority {
-			d.active = d.active[:0]
-			rank, priority = r, p.cfg.Priority
-		}
-		if p.cfg.Priority == priority {
-			d.active = append(d.active, p)
+		if p.state.rank() > 0 && (lead == nil || p.group().better(lead.group())) {
+			lead = p
 		}
 	}
-	if d.sel.single() && len(d.active) > 1 {
-		d.active = d.active[:1]
+	lead = d.holdBack(lead)
+	reach := d.sel.reach()
+	d.active = d.active[:0]
+	for _, p := range d.paths {
+		carries := lead != nil && p.usable() && p.carries(lead, reach)
+		if carries {
+			d.active = append(d.active, p)
+		}
+		p.noteLapse(carries)
 	}
 	d.cands = slices.Grow(d.cands[:0], len(d.paths))
 	d.pathsChanged()
@@ -213,6 +229,17 @@ func (d *Device) regroup() {
 			d.takeReads(p, p.offline)
 		}
 	}
+}
+
+// carries reports whether p carries I/O beside lead.
+func (p *path) carries(lead *path, r reach) bool {
+	switch r {
+	case reachOne:
+		return p == lead
+	case reachAll:
+		return p.state.rank() == lead.state.rank()
+	}
+	return p.group() == lead.group()
 }
 
 // Limits on moving reads away from silent paths, so that a slow target is not

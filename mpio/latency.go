@@ -10,7 +10,7 @@ package mpio
 // before anything completes on it.
 type latency struct{}
 
-func (latency) single() bool { return false }
+func (latency) reach() reach { return reachGroup }
 
 // Constants of the policy.
 const (

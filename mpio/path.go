@@ -73,13 +73,16 @@ type path struct {
 	chain  uint64 // login since when each one proved the end of the one before
 
 	inflight int
-	transfer ioList  // reads and writes in flight, oldest first
-	other    ioList  // slow commands in flight, oldest first
-	queued   [2]int  // bytes in flight, by direction
-	ramp     int     // most commands in flight while starting, 0 = unlimited
-	limit    int     // most commands in flight after TASK SET FULL, 0 = unlimited
-	good     int     // successes since limit was last changed
-	rr       int     // round-robin credit
+	transfer ioList // reads and writes in flight, oldest first
+	other    ioList // slow commands in flight, oldest first
+	queued   [2]int // bytes in flight, by direction
+	ramp     int    // most commands in flight while starting, 0 = unlimited
+	limit    int    // most commands in flight after TASK SET FULL, 0 = unlimited
+	good     int    // successes since limit was last changed
+	rr       int    // round-robin credit
+	carried  bool   // I/O since it failed last
+	lapsed   bool   // it carried I/O, then failed: see failback
+	service  service
 	lastCost float64 // scratch of the latency policy
 	raised   int     // ghosts since the last SessionDown
 
@@ -301,6 +304,7 @@ func (o *io) dir() int {
 func (p *path) succeeded(o *io, now, took int64) {
 	if !o.kind.slow() {
 		p.est[o.dir()].add(now, took, o.bytes)
+		p.service.add(now, o.sentAt)
 	}
 	p.stat.done(o, now, took)
 	if p.ramp > 0 {

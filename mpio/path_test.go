@@ -317,7 +317,7 @@ func TestWindowIsBackPressure(t *testing.T) {
 
 func TestPolicies(t *testing.T) {
 	_, err := New(Config{NewSession: func(PathConfig, session.Observer) (Session, error) { return nil, nil }, Policy: "fastest"}, newFakeLoop())
-	require.ErrorContains(t, err, "latency, round-robin, queue-depth, failover")
+	require.ErrorContains(t, err, "latency, round-robin, round-robin-subset, queue-depth, least-bytes, service-time, weighted, failover")
 
 	r := newRig(t, 3, nil).up()
 	require.Error(t, r.d.SetPolicy("x"))

@@ -5,19 +5,13 @@ package mpio
 // gets as much as a fast one, and size does not count.
 type queueDepth struct{}
 
-func (queueDepth) single() bool { return false }
+func (queueDepth) reach() reach { return reachGroup }
 
 func (queueDepth) pick(d *Device, cands []*path, _ *io) *path {
-	var chosen *path
-	n := 0
-	for _, p := range cands {
-		switch {
-		case chosen == nil || p.inflight < chosen.inflight:
-			chosen, n = p, 1
-		case p.inflight == chosen.inflight:
-			if n++; d.rnd.below(n) == 0 {
-				chosen = p
-			}
+	chosen, n := cands[0], 1
+	for _, p := range cands[1:] {
+		if d.fewer(p, chosen, &n) {
+			chosen = p
 		}
 	}
 	return chosen

@@ -3,9 +3,14 @@ package mpio
 // roundRobin takes paths in turn, each as often as its weight says, evenly
 // spread ("smooth weighted round-robin"). It looks at nothing else: a slow path
 // sets the pace.
-type roundRobin struct{}
+//
+// It comes in two kinds, as with Microsoft's MPIO: one that uses every path that
+// is up, those with a worse priority and those the target does not prefer
+// included, and one that is kept to a subset, the best group, while the others
+// stand by.
+type roundRobin struct{ paths reach }
 
-func (roundRobin) single() bool { return false }
+func (r roundRobin) reach() reach { return r.paths }
 
 func (roundRobin) pick(_ *Device, cands []*path, _ *io) *path {
 	var chosen *path

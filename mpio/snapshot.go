@@ -26,6 +26,12 @@ type Snapshot struct {
 	State   string `json:"state"`
 	Policy  string `json:"policy"`
 	PathsUp int    `json:"paths_up"`
+	// Failback is "immediate", "manual" or "after D". FailbackPending tells that
+	// I/O stays where it is although a better path is back, for FailbackLeft
+	// seconds more, or until it is moved by hand (negative).
+	Failback        string  `json:"failback"`
+	FailbackPending bool    `json:"failback_pending,omitempty"`
+	FailbackLeft    float64 `json:"failback_left,omitempty"`
 	// NoPathFor is how long no path has been usable; NoPathLeft how long
 	// requests will go on waiting: negative for ever, 0 once they fail.
 	NoPathFor  float64 `json:"no_path_for,omitempty"`
@@ -121,7 +127,7 @@ func (d *Device) Snapshot() Snapshot {
 		Name: d.cfg.Name, Target: d.cfg.Target, LUN: d.cfg.LUN.String(),
 		Unit: id.Name(), Vendor: id.Vendor, Product: id.Product, Revision: id.Revision, Quirks: d.quirks.Names(),
 		Size: d.geo.size, BlockSize: d.geo.blockSize, ReadOnly: d.geo.readOnly, Shared: d.cfg.Shared,
-		Policy: d.cfg.Policy, Failing: d.failing,
+		Policy: d.cfg.Policy, Failback: FailbackName(d.cfg.Failback), Failing: d.failing,
 		Requests: d.stat.requests, Failed: d.stat.failed, Open: d.open, Queued: d.waiting(),
 		FencesRaised: d.stat.fencesRaised, FencesSettled: d.stat.fencesSettled,
 		FencesTimedOut: d.stat.fencesTimedOut, FencedWaits: d.stat.fencedWaits,
@@ -140,6 +146,7 @@ func (d *Device) Snapshot() Snapshot {
 			s.NoPathLeft = max(0, seconds(d.noPathSince+int64(d.cfg.NoPathTimeout)-now))
 		}
 	}
+	s.FailbackPending, s.FailbackLeft = d.failbackPending(now)
 	d.addPaths(&s, now)
 	s.State = d.stateName(&s)
 	return s

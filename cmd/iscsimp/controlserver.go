@@ -45,8 +45,8 @@ type logoutRequest struct {
 
 // pathCommand is the body of POST /v1/path.
 type pathCommand struct {
-	Path   string `json:"path"`   // the path's id, or its portal
-	Action string `json:"action"` // up, down, priority or weight
+	Path   string `json:"path,omitempty"` // the path's id, or its portal; none with policy and failback
+	Action string `json:"action"`         // up, down, priority, weight; policy, failback
 	Value  string `json:"value,omitempty"`
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -55,10 +56,14 @@ func writeExplained(w io.Writer, devices []deviceStatus) error {
 
 // policyWords say how a policy chooses.
 var policyWords = map[string]string{
-	"latency":     "each command goes to the path that is expected to finish it first; costs within 10 % are equal, and of equals chance picks one",
-	"round-robin": "commands go to the paths in turn, by weight",
-	"queue-depth": "each command goes to the path with the fewest commands in flight",
-	"failover":    "one path carries everything; the others wait until it fails",
+	"latency":            "each command goes to the path that is expected to finish it first; costs within 10 % are equal, and of equals chance picks one",
+	"round-robin":        "commands go to all paths that are up in turn, by weight, whatever their priority",
+	"round-robin-subset": "commands go to the paths of the best priority in turn, by weight",
+	"queue-depth":        "each command goes to the path with the fewest commands in flight",
+	"least-bytes":        "each command goes to the path with the fewest bytes in flight for its weight",
+	"service-time":       "each command goes to the path whose commands in flight need the least time together, by the pace of late",
+	"weighted":           "each command goes to the path with the lowest weight that has room for it",
+	"failover":           "one path carries everything; the others wait until it fails",
 }
 
 // explainStatus says in words why the I/O of a device goes where it goes.
@@ -71,6 +76,13 @@ func explainStatus(d deviceStatus) []string {
 	if words := policyWords[d.Policy]; words != "" {
 		say("Policy %s: %s.", d.Policy, words)
 	}
+	switch {
+	case !d.FailbackPending:
+	case d.FailbackSecondsLeft == nil:
+		say("A better path is back, but failback is manual: I/O stays where it is until `iscsimp path %s PATH up`.", d.Name)
+	default:
+		say("A better path is back: I/O returns to it in %s (failback %s).", formatAge(*d.FailbackSecondsLeft), d.Failback)
+	}
 	best := "" // the state and priority of the paths that carry I/O
 	for _, p := range d.Paths {
 		if p.Active {
@@ -78,7 +90,7 @@ func explainStatus(d deviceStatus) []string {
 		}
 	}
 	for _, p := range d.Paths {
-		say("Path %s (%s): %s", p.ID, p.Portal, explainPath(d.Policy, p, best))
+		say("Path %s (%s): %s", p.ID, p.Portal, explainPath(d, p, best))
 	}
 	switch {
 	case best != "" || d.State == "starting" || strings.HasPrefix(d.State, "clos"):
@@ -100,11 +112,14 @@ func explainStatus(d deviceStatus) []string {
 }
 
 // explainPath says what one path does and why.
-func explainPath(policy string, p pathStatus, best string) string {
+func explainPath(d deviceStatus, p pathStatus, best string) string {
+	policy := d.Policy
 	if !p.Active {
 		switch {
 		case best == "" || p.State != "up" && p.State != "suspect":
 			return fmt.Sprintf("carries nothing: it is %s for %s: %s.", p.State, formatAge(p.SinceSeconds), p.Reason)
+		case d.FailbackPending && p.State == "up":
+			return "carries nothing: it is up, but I/O stays with the paths it uses now (failback)."
 		case policy == "failover" && best == fmt.Sprintf("a path that is %s with priority %d", p.State, p.Priority):
 			return "carries nothing: it is as good as the path in use, but comes after it."
 		}
@@ -112,7 +127,7 @@ func explainPath(policy string, p pathStatus, best string) string {
 	}
 	s := fmt.Sprintf("carries I/O: %s of the device's in the last seconds, %d commands in flight.", formatShare(p.Share), p.InFlight)
 	switch c := p.Cost; {
-	case policy == "round-robin":
+	case slices.Contains([]string{"round-robin", "round-robin-subset", "least-bytes", "weighted"}, policy):
 		s += fmt.Sprintf(" Weight %d.", p.Weight)
 	case policy != "latency":
 	case c.Known:

@@ -36,13 +36,19 @@ func explainSamples() []deviceStatus {
 	second.ID, second.Active = "2", false
 	failover.Paths = []pathStatus{failover.Paths[0], second}
 
+	back := failover
+	back.FailbackPending, back.Failback = true, "manual"
+	left := 3.0
+	soon := back
+	soon.Policy, soon.Failback, soon.FailbackSecondsLeft = "weighted", "after 5s", &left
+
 	cutOff := sample()
 	cutOff.State, cutOff.Paths = "no-path", cutOff.Paths[1:]
 	failing := cutOff
 	failing.NoPathSecondsLeft, failing.Fenced, failing.FencedTotal = new(float64), nil, 0
 	patient := failing
 	patient.NoPathSecondsLeft = nil
-	return []deviceStatus{trouble, failover, cutOff, failing, patient, notAnswering("hung-1", claim{PID: 99, Target: "iqn.2026-01.com.example:hung"})}
+	return []deviceStatus{trouble, failover, back, soon, cutOff, failing, patient, notAnswering("hung-1", claim{PID: 99, Target: "iqn.2026-01.com.example:hung"})}
 }
 
 func TestExplain(t *testing.T) {

@@ -18,6 +18,7 @@ const (
 	flagName           = "name"
 	flagExport         = "export"
 	flagPolicy         = "policy"
+	flagFailback       = "failback"
 	flagOnlyGiven      = "only-given"
 	flagReadOnly       = "read-only"
 	flagShared         = "shared"
@@ -37,6 +38,7 @@ func loginFlags() []cli.Flag {
 		&cli.StringFlag{Name: flagName, Usage: "call the device `NAME`; default: made from target and LUN"},
 		&cli.StringSliceFlag{Name: flagExport, Usage: "serve NBD at `ADDRESS`, unix:PATH or tcp:HOST:PORT; may be given more than once; default: a socket in the runtime folder"},
 		&cli.StringFlag{Name: flagPolicy, Value: initiator.Policies()[0], Usage: "spread I/O by `POLICY`: " + strings.Join(initiator.Policies(), ", ")},
+		&cli.StringFlag{Name: flagFailback, Value: "immediate", Usage: "I/O returns to a better path that is back `WHEN`: immediate, manual, or after it has been back for a TIME"},
 		&cli.BoolFlag{Name: flagOnlyGiven, DisableDefaultText: true, Usage: "use the portals given and do not look for more"},
 		&cli.StringFlag{Name: flagWait, Value: "any", Usage: "be ready when `any` path, all paths, or N paths are up"},
 		&cli.BoolFlag{Name: flagReadOnly, DisableDefaultText: true, Usage: "refuse writes"},
@@ -73,6 +75,9 @@ func loginOptionsOf(c *cli.Context, dir string) (o loginOptions, err error) {
 		HeaderDigest: c.Bool(flagHeaderDigest), DataDigest: c.Bool(flagDataDigest),
 	}
 	if err := o.readKeys(c); err != nil {
+		return o, err
+	}
+	if o.cfg.Failback, err = parseFailback(c.String(flagFailback)); err != nil {
 		return o, err
 	}
 	if o.cfg.CHAP, err = chapOf(c, a.User); err != nil {
@@ -185,6 +190,21 @@ func parseWait(s string) (initiator.Wait, error) {
 		return 0, usagef("--%s %q: use any, all or a number of paths", flagWait, s)
 	}
 	return initiator.Wait(n), nil
+}
+
+// parseFailback reads immediate, manual or a time, as multipath.conf has it.
+func parseFailback(s string) (time.Duration, error) {
+	switch s {
+	case "immediate":
+		return 0, nil
+	case "manual":
+		return initiator.FailbackManual, nil
+	}
+	t, err := parseTime(flagFailback, s)
+	if err != nil {
+		return 0, usagef("--%s %q: use immediate, manual or a time in seconds", flagFailback, s)
+	}
+	return t, nil
 }
 
 // timeOf reads an option that is a time longer than nothing.

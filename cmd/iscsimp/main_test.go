@@ -147,6 +147,8 @@ var badCommandLines = map[string]struct {
 	"path of nothing":       {[]string{"path"}, "NAME PATH"},
 	"path action":           {[]string{"path", "d", "1", "sideways"}, "up, down"},
 	"path priority":         {[]string{"path", "d", "1", "priority", "0"}, "within 1.."},
+	"path policy unknown":   {[]string{"path", "d", "policy", "fastest"}, "no policy"},
+	"path failback unknown": {[]string{"path", "d", "failback", "never"}, "immediate, manual"},
 	"path weight missing":   {[]string{"path", "d", "1", "weight"}, "takes 1"},
 	"path up with value":    {[]string{"path", "d", "1", "up", "2"}, "takes 0"},
 	"doctor of a bad name":  {[]string{"doctor", "-p", "a", "x"}, "names look like"},

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -13,12 +15,16 @@ import (
 func pathSubcommand() *cli.Command {
 	return &cli.Command{
 		Name:      "path",
-		Usage:     "steer one path by hand",
-		ArgsUsage: "NAME PATH up|down|priority N|weight N",
+		Usage:     "steer one path, or the choice among them, by hand",
+		ArgsUsage: "NAME PATH up|down|priority N|weight N, or NAME policy P|failback WHEN",
 		Description: "PATH is a path's number or its portal, as `iscsimp paths` shows them.\n" +
 			"down: no new I/O goes there. up: the path is used again.\n" +
+			"up also makes I/O return to a path that failback keeps it away from.\n" +
 			"priority N: paths with the smallest N that are up carry all the I/O.\n" +
-			"weight N: how much I/O the path gets, compared with others of its priority.",
+			"weight N: how much I/O the path gets, compared with others of its priority; with the\n" +
+			"policy weighted, what it costs: the smallest N is used first.\n" +
+			"In the place of PATH, policy P and failback WHEN change for the running device what\n" +
+			"login was told with --policy and --failback.",
 		Flags:        flags(),
 		OnUsageError: onUsageError,
 		Action:       runPath,
@@ -54,10 +60,14 @@ func runPath(c *cli.Context) error {
 
 func parsePathCommand(args []string) (name string, cmd pathCommand, err error) {
 	if len(args) < 3 {
-		return "", cmd, usagef("path needs NAME PATH and what to do: up, down, priority N or weight N")
+		return "", cmd, usagef("path needs NAME PATH and what to do: up, down, priority N or weight N; or NAME and policy P or failback WHEN")
 	}
 	if err := checkDeviceName(args[0]); err != nil {
 		return "", cmd, err
+	}
+	if len(args) == 3 && isDeviceAction(args[1]) {
+		cmd = pathCommand{Action: args[1], Value: args[2]}
+		return args[0], cmd, cmd.checkDevice()
 	}
 	cmd = pathCommand{Path: args[1], Action: args[2]}
 	values := 0
@@ -72,6 +82,33 @@ func parsePathCommand(args []string) (name string, cmd pathCommand, err error) {
 	}
 	_, err = cmd.op()
 	return args[0], cmd, err
+}
+
+// isDeviceAction reports whether an action concerns the whole device.
+func isDeviceAction(s string) bool { return s == flagPolicy || s == flagFailback }
+
+// checkDevice says what is wrong with a command that concerns the whole device.
+func (p pathCommand) checkDevice() error {
+	if p.Action == flagFailback {
+		_, err := parseFailback(p.Value)
+		return err
+	}
+	if !slices.Contains(initiator.Policies(), p.Value) {
+		return usagef("there is no policy %q; use %s", p.Value, strings.Join(initiator.Policies(), ", "))
+	}
+	return nil
+}
+
+// steerDevice does what a command that concerns the whole device says.
+func (p pathCommand) steerDevice(ctx context.Context, dev *initiator.Device) error {
+	if err := p.checkDevice(); err != nil {
+		return err
+	}
+	if p.Action == flagPolicy {
+		return dev.SetPolicy(ctx, p.Value)
+	}
+	after, _ := parseFailback(p.Value)
+	return dev.SetFailback(ctx, after)
 }
 
 // Limits of the values of a path command.

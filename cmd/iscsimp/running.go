@@ -42,7 +42,7 @@ func (r *runner) skeleton(exports []string) deviceStatus {
 	cfg := &r.options.cfg
 	st := deviceStatus{
 		Name: r.options.name, Target: cfg.Target, LUN: lunJSON(cfg.LUN), State: "starting",
-		InitiatorName: cfg.InitiatorName, ReadOnly: cfg.ReadOnly, Shared: cfg.Shared, Policy: cfg.Policy,
+		InitiatorName: cfg.InitiatorName, ReadOnly: cfg.ReadOnly, Shared: cfg.Shared, Policy: cfg.Policy, Failback: initiator.FailbackName(cfg.Failback),
 		Exports: append([]string{}, exports...), Fenced: []fencedRange{}, Paths: []pathStatus{},
 	}
 	st.stampProcess()
@@ -51,7 +51,10 @@ func (r *runner) skeleton(exports []string) deviceStatus {
 
 // fillStatus takes over a snapshot.
 func fillStatus(st *deviceStatus, s initiator.Snapshot, now time.Time) {
-	st.State, st.Policy = s.State, s.Policy
+	st.State, st.Policy, st.Failback, st.FailbackPending = s.State, s.Policy, s.Failback, s.FailbackPending
+	if s.FailbackPending && s.FailbackLeft >= 0 {
+		st.FailbackSecondsLeft = &s.FailbackLeft
+	}
 	st.SizeBytes, st.BlockSize = s.Size, s.BlockSize
 	st.Identity, st.Vendor, st.Product = s.Unit, s.Vendor, s.Product
 	st.PathsUp, st.PathsTotal = s.PathsUp, len(s.Paths)
@@ -95,7 +98,13 @@ func newPathStatus(p initiator.PathSnapshot, now time.Time) pathStatus {
 
 // steer implements controlled.
 func (r *runner) steer(ctx context.Context, cmd pathCommand) error {
-	op, err := cmd.op()
+	var op initiator.PathOp
+	err := error(nil)
+	if isDeviceAction(cmd.Action) {
+		err = cmd.checkDevice()
+	} else {
+		op, err = cmd.op()
+	}
 	if err != nil {
 		return err
 	}
@@ -104,6 +113,13 @@ func (r *runner) steer(ctx context.Context, cmd pathCommand) error {
 	r.mu.Unlock()
 	if dev == nil {
 		return failf(exitError, "device %s is not running yet, or not any more; try again", r.options.name)
+	}
+	if isDeviceAction(cmd.Action) {
+		if err := cmd.steerDevice(ctx, dev); err != nil {
+			return err
+		}
+		r.log.Info("device steered by hand", "action", cmd.Action, "value", cmd.Value)
+		return nil
 	}
 	if err := dev.SetPath(ctx, cmd.Path, op); err != nil {
 		return fmt.Errorf("path %s: %w", cmd.Path, err)

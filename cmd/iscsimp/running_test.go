@@ -50,6 +50,8 @@ func TestControlBeforeTheDeviceIsReady(t *testing.T) {
 	assert.NotNil(t, st.Paths)
 	assert.Error(t, r.steer(t.Context(), pathCommand{Path: "1", Action: "up"}))
 	assert.Equal(t, exitInvalid, exitCode(r.steer(t.Context(), pathCommand{Path: "1", Action: "sideways"})))
+	assert.Equal(t, exitInvalid, exitCode(r.steer(t.Context(), pathCommand{Action: "failback", Value: "never"})))
+	assert.Equal(t, exitInvalid, exitCode(r.steer(t.Context(), pathCommand{Action: "policy", Value: "fastest"})))
 }
 
 func TestEnding(t *testing.T) {

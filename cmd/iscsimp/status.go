@@ -62,6 +62,7 @@ type deviceStatus struct {
 	Vendor        string   `json:"vendor,omitempty"`
 	Product       string   `json:"product,omitempty"`
 	Policy        string   `json:"policy"`
+	Failback      string   `json:"failback"` // immediate, manual, or "after" and a time
 	Exports       []string `json:"exports"`
 	PathsUp       int      `json:"paths_up"`
 	PathsTotal    int      `json:"paths_total"`
@@ -74,6 +75,11 @@ type deviceStatus struct {
 	// NoPathSecondsLeft is until requests begin to fail; absent unless there
 	// is no path and the time is limited; 0 once they fail.
 	NoPathSecondsLeft *float64 `json:"no_path_seconds_left,omitempty"`
+
+	// FailbackPending tells that I/O stays where it is although a better path is
+	// back; FailbackSecondsLeft for how long, absent: until it is moved by hand.
+	FailbackPending     bool     `json:"failback_pending,omitempty"`
+	FailbackSecondsLeft *float64 `json:"failback_seconds_left,omitempty"`
 
 	Fenced      []fencedRange `json:"fenced"` // the oldest 64
 	FencedTotal int           `json:"fenced_total"`

@@ -1,0 +1,70 @@
+package mpio
+
+// serviceTime takes the path whose outstanding commands and this one will take
+// the least service time together:
+//
+//	cost = service time · (1 + inflight)
+//
+// The service time of a command counts from the answer before it, if that came
+// after the command was sent: a busy path is judged by its pace. This follows
+// Linux's historical-service-time selector, including its average, in which a
+// long service time counts for more than a short one, and the single command
+// that an idle path gets whose figure has become old. Size does not count.
+type serviceTime struct{}
+
+// Constants of the average, those of the kernel: the weight of what was known
+// is 0.95^(1+n) with n of 16.8 ms steps in the new sample.
+const (
+	serviceStep  = 24 // log2 of ns
+	serviceKeep  = 972.0 / 1024
+	serviceSteps = 64
+	serviceStale = 64 // a figure is old after so many service times without a new one
+)
+
+var serviceWeights = func() (w [serviceSteps]float64) {
+	w[0] = serviceKeep
+	for i := 1; i < serviceSteps; i++ {
+		w[i] = w[i-1] * serviceKeep
+	}
+	return w
+}()
+
+// service is what the policy knows of a path.
+type service struct {
+	time   float64 // ns, 0 = no sample yet
+	finish int64   // loop time of the last answer
+}
+
+// add takes a sample: a command sent then was answered now.
+func (s *service) add(now, sentAt int64) {
+	took := now - max(sentAt, s.finish)
+	s.finish = now
+	if s.time == 0 {
+		s.time = float64(max(took, 1))
+		return
+	}
+	w := serviceWeights[min(took>>serviceStep, serviceSteps-1)]
+	s.time = s.time*w + float64(took)*(1-w)
+}
+
+func (serviceTime) reach() reach { return reachGroup }
+
+func (serviceTime) pick(d *Device, cands []*path, _ *io) *path {
+	now := d.loop.Now()
+	var chosen *path
+	best, n := 0.0, 1
+	for _, p := range cands {
+		s := &p.service
+		if p.inflight == 0 && float64(now-s.finish) > serviceStale*s.time {
+			return p
+		}
+		cost := s.time * float64(1+p.inflight)
+		switch {
+		case chosen == nil || cost < best:
+			chosen, best, n = p, cost, 1
+		case cost == best && d.fewer(p, chosen, &n):
+			chosen = p
+		}
+	}
+	return chosen
+}
