@@ -80,9 +80,30 @@ type Config struct {
 	// FenceTimeout is how long a write of unknown outcome holds back newer
 	// writes to its blocks when nothing better settles it. Default 60 s.
 	FenceTimeout time.Duration
-	// CommandTimeout is how long a command may take on a path that is otherwise
-	// alive before its session is given up (the SCSI command timer). Default 30 s.
+	// CommandTimeout is how long a read or write may take on a path that is
+	// otherwise alive (the SCSI command timer); SYNCHRONIZE CACHE, UNMAP and WRITE
+	// SAME get four times as much. Then the command is aborted; if the target does
+	// not do that the unit is reset, with LUNReset, and at last the session is
+	// dropped and made anew. Default 30 s.
 	CommandTimeout time.Duration
+	// LUNReset allows the reset of the unit, which ends the commands of every host
+	// that uses it; never with Shared. Default: no reset.
+	LUNReset bool
+	// AbortTimeout and LUResetTimeout bound the answers to an abort and a reset
+	// (node.session.err_timeo.abort_timeout, lu_reset_timeout). Defaults 15 s and 30 s.
+	AbortTimeout, LUResetTimeout time.Duration
+	// RetryTimeout is how long a command that the target turns away (BUSY, TASK SET
+	// FULL, ACA ACTIVE, TASK ABORTED) is tried again before it fails. Default 30 s.
+	RetryTimeout time.Duration
+	// WaitTimeout is how long a command waits for a unit that says it is becoming
+	// ready or changing its access state (sense 02/04/xx). Default 60 s.
+	WaitTimeout time.Duration
+	// IdentifyTimeout bounds each command of the check of a path before it is used.
+	// Default 10 s.
+	IdentifyTimeout time.Duration
+	// MaxTransfer caps the bytes of one READ or WRITE, besides the target's own
+	// limit (max_sectors_kb). 65536..4194304, default 4194304.
+	MaxTransfer uint32
 
 	// LoginTimeout bounds connecting and logging in to one portal
 	// (node.conn[0].timeo.login_timeout). Default 10 s.
@@ -96,7 +117,7 @@ type Config struct {
 	// is given up (node.conn[0].timeo.noop_out_timeout). Default 2 s.
 	NoopTimeout time.Duration
 	// SuspectAfter is how long a connection with commands outstanding may stay
-	// silent before commands avoid it. Default 150 ms.
+	// silent before commands avoid it. Default 200 ms.
 	SuspectAfter time.Duration
 	// ReconnectMin, ReconnectMax bound the pause before a lost path is dialed
 	// again: it doubles from one to the other. Defaults 100 ms and 5 s.
@@ -209,6 +230,11 @@ func (c Config) checkTimes() error {
 		{"NoPathTimeout", c.NoPathTimeout, true},
 		{"FenceTimeout", c.FenceTimeout, false},
 		{"CommandTimeout", c.CommandTimeout, false},
+		{"AbortTimeout", c.AbortTimeout, false},
+		{"LUResetTimeout", c.LUResetTimeout, false},
+		{"RetryTimeout", c.RetryTimeout, false},
+		{"WaitTimeout", c.WaitTimeout, false},
+		{"IdentifyTimeout", c.IdentifyTimeout, false},
 		{"LogoutTimeout", c.LogoutTimeout, false},
 		{"NoopInterval", c.NoopInterval, true},
 		{"NoopTimeout", c.NoopTimeout, false},
@@ -260,6 +286,8 @@ func (c Config) session(portal string, tpgt int) session.Config {
 		CmdsMax:                  c.CommandsMax,
 		LoginTimeout:             c.LoginTimeout,
 		LogoutTimeout:            c.LogoutTimeout,
+		AbortTimeout:             c.AbortTimeout,
+		LUResetTimeout:           c.LUResetTimeout,
 		NoopInterval:             c.NoopInterval,
 		NoopTimeout:              c.NoopTimeout,
 		SuspectAfter:             c.SuspectAfter,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/iscsimp/iscsimp/internal/block"
 	"github.com/iscsimp/iscsimp/mpio"
+	"github.com/iscsimp/iscsimp/session"
 )
 
 // Snapshot is the state of a device and its paths at one moment.
@@ -16,6 +17,12 @@ type Snapshot = mpio.Snapshot
 
 // PathSnapshot is the state of one path.
 type PathSnapshot = mpio.PathSnapshot
+
+// ConnStats is the state of one connection of a path's session.
+type ConnStats = session.ConnStats
+
+// Notice is something a target said on its own.
+type Notice = session.Notice
 
 // PathOp is what SetPath does to a path.
 type PathOp = mpio.PathOp

@@ -59,10 +59,16 @@ func newDevice(cfg Config) (*Device, error) {
 		FailFast:       cfg.FailFast,
 		FenceTimeout:   cfg.FenceTimeout,
 		CommandTimeout: cfg.CommandTimeout,
+		LUNReset:       cfg.LUNReset,
+		RetryTimeout:   cfg.RetryTimeout,
+		WaitTimeout:    cfg.WaitTimeout,
+		MaxTransfer:    cfg.MaxTransfer,
 		NewSession:     d.newSession,
 		OnEvent:        d.onEvent,
 		Logger:         d.log.With("device", cfg.Name),
 		Seed:           uint64(time.Now().UnixNano()) | 1,
+
+		IdentifyTimeout: cfg.IdentifyTimeout,
 	}, d.loop)
 	if err != nil {
 		d.release()

@@ -100,6 +100,7 @@ type PathSnapshot struct {
 
 	Cost      Cost          `json:"cost"` // of a read of 4 KiB, as the latency policy sees it
 	LastError string        `json:"last_error,omitempty"`
+	Link      Link          `json:"link"`
 	Session   session.Stats `json:"-"`
 }
 
@@ -214,6 +215,7 @@ func (p *path) snapshot(now int64) PathSnapshot {
 		Retries: st.retries, Errors: st.errors, Timeouts: st.timeouts, Aborts: st.aborts, Resets: st.resets, Moved: st.moved, Probes: st.probes,
 		Logins: st.logins, Losses: st.losses, Cost: p.explainCost(now), Session: p.sess.Stats(),
 	}
+	ps.link(now)
 	if span > 0 {
 		ps.IOPS, ps.MBps = float64(ios)/span, float64(bytes)/span/1e6
 	}

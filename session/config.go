@@ -116,7 +116,10 @@ type Stats struct {
 	TSIH          uint16
 	TPGT          int
 	Params        Params
-	Connections   int // logged in
+	Connections   int         // logged in
+	Conns         []ConnStats // each of them, and those that are missing
+	LastAsync     Notice      // Asynchronous Messages (RFC 7143 §11.9)
+	LastReject    Notice      // Rejects (RFC 7143 §11.17)
 	InFlight      int
 	Room          int    // commands that Submit would take now
 	Logins        uint64 // successful ones

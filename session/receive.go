@@ -230,6 +230,7 @@ func (c *conn) completeWaiting() {
 // async handles an Asynchronous Message (RFC 7143 §11.9).
 func (c *conn) async(v pdu.AsyncView, data []byte) error {
 	s := c.s
+	s.noticed(&s.lastAsync, v.AsyncEvent().String())
 	switch ev := v.AsyncEvent(); ev {
 	case pdu.AsyncSCSIEvent:
 		if sense, ok := scsi.ParseSense(senseOf(data)); ok {
@@ -274,6 +275,7 @@ func (s *Session) drained() {
 func (c *conn) rejected(v pdu.RejectView, data []byte) error {
 	e := c.s.err(KindTarget, "the target rejected a request: %v", v.Reason())
 	e.Sent = true
+	c.s.noticed(&c.s.lastReject, v.Reason().String())
 	if len(data) < pdu.BHSLen {
 		return e
 	}

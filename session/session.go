@@ -127,6 +127,7 @@ type Session struct {
 
 	logins, losses           uint64
 	bytesSent, bytesReceived uint64
+	lastAsync, lastReject    Notice
 	text                     *textExchange
 	logoutAt                 int64 // the target asked for a logout: not later than this
 }
@@ -186,15 +187,13 @@ func (s *Session) Stats() Stats {
 		Params: s.params, InFlight: s.tasks.scsi, Room: s.Room(),
 		Logins: s.logins, Losses: s.losses, RetryAt: s.retryAt,
 		BytesSent: s.bytesSent, BytesReceived: s.bytesReceived,
+		Conns: s.connStats(), LastAsync: s.lastAsync, LastReject: s.lastReject,
 	}
 	if s.lastErr != nil {
 		st.LastError = s.lastErr.Error()
 	}
 	if c := s.conn; c != nil {
-		st.LastReceived = c.lastRecv
-		if c.stream != nil && c.stream.LocalAddr() != nil {
-			st.LocalAddr = c.stream.LocalAddr().String()
-		}
+		st.LastReceived, st.LocalAddr = c.lastRecv, c.localAddr()
 	}
 	if s.state == StateLoggedIn {
 		st.Connections = 1

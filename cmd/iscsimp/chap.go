@@ -36,13 +36,13 @@ const (
 const secretsVariable = "ISCSIMP_SECRETS_FD"
 
 func authFlags() []cli.Flag {
-	return []cli.Flag{
+	return inCategory("Authentication",
 		&cli.StringFlag{Name: flagCHAPUser, Usage: "log in with CHAP as `USER`; also the user of iscsi://USER@host/TARGET"},
 		&cli.StringFlag{Name: flagCHAPSecretFile, Usage: "read the user's secret from `FILE`; default: " + variableCHAPSecret + " in the environment"},
 		&cli.StringFlag{Name: flagMutualUser, Usage: "with mutual CHAP, the target must be called `USER`; default: whatever it is called"},
 		&cli.StringFlag{Name: flagMutualSecretFile, Usage: "have the target prove itself with the secret in `FILE`; default: " + variableMutualSecret + " in the environment, if it is there"},
 		&cli.StringFlag{Name: flagCHAPAlgorithms, Usage: "offer the hashes in `LIST`, best first: MD5, SHA1, SHA256, SHA3-256; default: SHA3-256,MD5,SHA256"},
-	}
+	)
 }
 
 // chapOf reads the options of authentication. addressUser is the user of an

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -14,9 +13,10 @@ func explainCommand() *cli.Command {
 		Name:      "explain",
 		Usage:     "say why I/O goes where it goes now",
 		ArgsUsage: "[NAME...]",
-		Description: "In words: what the policy does with each path and what it knows of it, which writes are\n" +
-			"fenced, and how long I/O goes on waiting when there is no path. With --json, the figures\n" +
-			"it is made from, as `iscsimp paths --json` prints them.",
+		Description: "In words: what the policy does with each path and what it knows of it, what went wrong\n" +
+			"there, which writes are fenced, how long what may take, and how long I/O goes on waiting\n" +
+			"when there is no path. With --json, the figures it is made from, as `iscsimp paths --json`\n" +
+			"prints them.",
 		Flags:        flags(),
 		OnUsageError: onUsageError,
 		Action:       runExplain,
@@ -66,97 +66,144 @@ var policyWords = map[string]string{
 	"failover":           "one path carries everything; the others wait until it fails",
 }
 
+// deviceFacts are what explain says of a device, in this order. Each gives no,
+// one or several sentences, each a line. A new kind of fact is a line here.
+var deviceFacts = []func(d deviceStatus) []string{
+	policyFact,
+	failbackFact,
+	pathsFact,
+	noPathFact,
+	fencedFact,
+	lostRequestsFact,
+	limitsFact,
+}
+
+// pathFacts are what explain adds about each path besides what it does now. Each
+// gives a sentence, or "" if there is nothing to say. A new kind is a line here.
+var pathFacts = []func(p pathStatus) string{
+	queueFullFact,
+	rampFact,
+	retryFact,
+	connectionsFact,
+	timeoutsFact,
+	troubleFact,
+	rejectFact,
+	asyncFact,
+	lastErrorFact,
+}
+
 // explainStatus says in words why the I/O of a device goes where it goes.
 func explainStatus(d deviceStatus) []string {
 	if d.State == stateNotAnswering {
-		return []string{fmt.Sprintf("Its process %d does not answer, so nothing is known.", d.PID)}
+		return []string{fmt.Sprintf("Its process %d does not answer, so nothing is known. If it stays so: kill -QUIT %d makes it tell in its log where it hangs.", d.PID, d.PID)}
 	}
 	var text []string
-	say := func(format string, args ...any) { text = append(text, fmt.Sprintf(format, args...)) }
-	if words := policyWords[d.Policy]; words != "" {
-		say("Policy %s: %s.", d.Policy, words)
-	}
-	switch {
-	case !d.FailbackPending:
-	case d.FailbackSecondsLeft == nil:
-		say("A better path is back, but failback is manual: I/O stays where it is until `iscsimp path %s PATH up`.", d.Name)
-	default:
-		say("A better path is back: I/O returns to it in %s (failback %s).", formatAge(*d.FailbackSecondsLeft), d.Failback)
-	}
-	best := "" // the state and priority of the paths that carry I/O
-	for _, p := range d.Paths {
-		if p.Active {
-			best = fmt.Sprintf("a path that is %s with priority %d", p.State, p.Priority)
-		}
-	}
-	for _, p := range d.Paths {
-		say("Path %s (%s): %s", p.ID, p.Portal, explainPath(d, p, best))
-	}
-	switch {
-	case best != "" || d.State == "starting" || strings.HasPrefix(d.State, "clos"):
-	case d.NoPathSecondsLeft == nil:
-		say("No path can be used: I/O waits for one without a limit (--%s).", flagNoPathTimeout)
-	case *d.NoPathSecondsLeft > 0:
-		say("No path can be used: I/O waits for one, and fails in %s (--%s).", formatAge(*d.NoPathSecondsLeft), flagNoPathTimeout)
-	default:
-		say("No path can be used, and the time to wait is over: I/O fails until there is one.")
-	}
-	for _, f := range d.Fenced {
-		say("Fenced: %s of %d bytes at %d. Path %s (%s) was lost %s ago with it under way; it may still be carried out. Newer writes there wait until the target is known to have dropped it, at most %s.",
-			f.Op, f.LengthBytes, f.OffsetBytes, f.Path, f.Portal, formatAge(f.SinceSeconds), formatAge(f.SecondsLeft))
-	}
-	if more := d.FencedTotal - len(d.Fenced); more > 0 {
-		say("%d more writes are fenced.", more)
+	for _, fact := range deviceFacts {
+		text = append(text, fact(d)...)
 	}
 	return text
 }
 
-// explainPath says what one path does and why.
-func explainPath(d deviceStatus, p pathStatus, best string) string {
-	policy := d.Policy
-	if !p.Active {
-		switch {
-		case best == "" || p.State != "up" && p.State != "suspect":
-			return fmt.Sprintf("carries nothing: it is %s for %s: %s.", p.State, formatAge(p.SinceSeconds), p.Reason)
-		case d.FailbackPending && p.State == "up":
-			return "carries nothing: it is up, but I/O stays with the paths it uses now (failback)."
-		case policy == "failover" && best == fmt.Sprintf("a path that is %s with priority %d", p.State, p.Priority):
-			return "carries nothing: it is as good as the path in use, but comes after it."
-		}
-		return fmt.Sprintf("carries nothing: it is %s with priority %d, and %s comes first.", p.State, p.Priority, best)
+func policyFact(d deviceStatus) []string {
+	if words := policyWords[d.Policy]; words != "" {
+		return []string{fmt.Sprintf("Policy %s: %s.", d.Policy, words)}
 	}
-	s := fmt.Sprintf("carries I/O: %s of the device's in the last seconds, %d commands in flight.", formatShare(p.Share), p.InFlight)
-	switch c := p.Cost; {
-	case slices.Contains([]string{"round-robin", "round-robin-subset", "least-bytes", "weighted"}, policy):
-		s += fmt.Sprintf(" Weight %d.", p.Weight)
-	case policy != "latency":
-	case c.Known:
-		s += explainCost(c)
-	default:
-		s += " Nothing was measured yet: it is taken to be as fast as the fastest."
-	}
-	if n := p.Cost.Limit; n > 0 {
-		s += fmt.Sprintf(" At most %d commands: the target said its queue was full.", n)
-	}
-	if n := p.Cost.Ramp; n > 0 {
-		s += fmt.Sprintf(" At most %d commands for now: it came up, and earns more with each success.", n)
-	}
-	return s
+	return nil
 }
 
-// explainCost takes the cost of a read of 4 KiB apart.
-func explainCost(c pathCost) string {
-	each := max(c.LatencySeconds, c.OldestSeconds)
-	s := fmt.Sprintf(" A read of 4 KiB would take %s: %s", formatLatency(c.TotalSeconds), formatLatency(each))
-	if c.OldestSeconds > c.LatencySeconds {
-		s += " (the age of the oldest command)"
+func failbackFact(d deviceStatus) []string {
+	switch {
+	case !d.FailbackPending:
+		return nil
+	case d.FailbackSecondsLeft == nil:
+		return []string{fmt.Sprintf("A better path is back, but failback is manual: I/O stays where it is until `iscsimp path %s PATH up`.", d.Name)}
 	}
-	s += fmt.Sprintf(" for each of %d", 1+c.InFlight)
-	if bytes := c.TotalSeconds - each*float64(1+c.InFlight); bytes > each/1000 && c.BytesPerSecond > 0 {
-		s += fmt.Sprintf(", and %s for its bytes and those before it at %s MB/s", formatLatency(bytes), formatRate(c.BytesPerSecond/1e6))
+	return []string{fmt.Sprintf("A better path is back: I/O returns to it in %s (failback %s).", formatSoon(*d.FailbackSecondsLeft), d.Failback)}
+}
+
+func pathsFact(d deviceStatus) []string {
+	best := bestPath(d)
+	var lines []string
+	for _, p := range d.Paths {
+		sentences := []string{explainPath(d, p, best)}
+		for _, fact := range pathFacts {
+			if s := fact(p); s != "" {
+				sentences = append(sentences, s)
+			}
+		}
+		lines = append(lines, fmt.Sprintf("Path %s (%s): %s", p.ID, p.Portal, strings.Join(sentences, " ")))
 	}
-	if c.WriteSeconds > 0 {
-		s += fmt.Sprintf("; a write %s each", formatLatency(c.WriteSeconds))
+	return lines
+}
+
+// bestPath describes the paths that carry I/O, "" if there is none.
+func bestPath(d deviceStatus) string {
+	best := ""
+	for _, p := range d.Paths {
+		if p.Active {
+			best = rank(p)
+		}
 	}
-	return s + "."
+	return best
+}
+
+// rank is what decides which group of paths carries I/O.
+func rank(p pathStatus) string {
+	return fmt.Sprintf("a path that is %s with priority %d", p.State, p.Priority)
+}
+
+func noPathFact(d deviceStatus) []string {
+	switch {
+	case bestPath(d) != "" || d.State == "starting" || strings.HasPrefix(d.State, "clos"):
+		return nil
+	case d.NoPathSecondsLeft == nil:
+		return []string{fmt.Sprintf("No path can be used: I/O waits for one without a limit (--%s).", flagNoPathTimeout)}
+	case *d.NoPathSecondsLeft > 0:
+		return []string{fmt.Sprintf("No path can be used: I/O waits for one, and fails in %s (--%s).", formatAge(*d.NoPathSecondsLeft), flagNoPathTimeout)}
+	}
+	return []string{"No path can be used, and the time to wait is over: I/O fails until there is one."}
+}
+
+func fencedFact(d deviceStatus) []string {
+	var lines []string
+	for _, f := range d.Fenced {
+		lines = append(lines, fmt.Sprintf("Fenced: %s of %d bytes at %d. Path %s (%s) was lost %s ago with it under way; it may still be carried out. Newer writes there wait until the target is known to have dropped it, at most %s.",
+			f.Op, f.LengthBytes, f.OffsetBytes, f.Path, f.Portal, formatAge(f.SinceSeconds), formatAge(f.SecondsLeft)))
+	}
+	if more := d.FencedTotal - len(d.Fenced); more > 0 {
+		lines = append(lines, fmt.Sprintf("%d more writes are fenced.", more))
+	}
+	if d.Fences.TimedOut > 0 {
+		lines = append(lines, fmt.Sprintf("Of %d writes of unknown outcome since the start, %d were given up by --%s, not by proof: had the target held one back for longer it could have replaced newer data.",
+			d.Fences.Raised, d.Fences.TimedOut, flagFenceTimeout))
+	}
+	return lines
+}
+
+func lostRequestsFact(d deviceStatus) []string {
+	if d.Failed == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("%d of %d requests failed since the start; the last error: %s.", d.Failed, d.Requests, strings.TrimSuffix(d.LastError, "."))}
+}
+
+// limitsFact says what happens when something takes too long.
+func limitsFact(d deviceStatus) []string {
+	l := d.Limits
+	if l.CommandSeconds == 0 { // an older process does not tell
+		return nil
+	}
+	chain := "aborted, then its session is dropped"
+	if l.LUNReset {
+		chain = "aborted, then the unit is reset, then its session is dropped"
+	}
+	noPath := "fails at once"
+	switch {
+	case l.NoPathSeconds < 0:
+		noPath = "waits without a limit"
+	case l.NoPathSeconds > 0:
+		noPath = "waits " + formatLimit(l.NoPathSeconds)
+	}
+	return []string{fmt.Sprintf("Limits: a command not answered for %s on a live path is %s; a write of unknown outcome is fenced for at most %s; without a path I/O %s.",
+		formatLimit(l.CommandSeconds), chain, formatLimit(l.FenceSeconds), noPath)}
 }

@@ -28,9 +28,12 @@ func explainSamples() []deviceStatus {
 	fresh.ID, fresh.Cost = "4", pathCost{}
 	spare := old
 	spare.ID, spare.Active, spare.Priority = "5", false, 2
-	trouble.Paths = append(trouble.Paths, old, fresh, spare)
+	trouble.Paths = append(trouble.Paths, old, fresh, spare, battered())
+	trouble.Fences = fenceCounts{Raised: 5, Settled: 4, TimedOut: 1, Waits: 7}
+	trouble.Limits = deviceLimits{CommandSeconds: 30, LUNReset: true, FenceSeconds: 60, NoPathSeconds: 120}
 
 	failover := sample()
+	failover.Failed, failover.Limits = 0, deviceLimits{CommandSeconds: 0.5, FenceSeconds: 5, NoPathSeconds: -1}
 	failover.Policy, failover.NoPathSecondsLeft, failover.Fenced, failover.FencedTotal = "failover", nil, nil, 0
 	second := failover.Paths[0]
 	second.ID, second.Active = "2", false
@@ -46,9 +49,41 @@ func explainSamples() []deviceStatus {
 	cutOff.State, cutOff.Paths = "no-path", cutOff.Paths[1:]
 	failing := cutOff
 	failing.NoPathSecondsLeft, failing.Fenced, failing.FencedTotal = new(float64), nil, 0
+	failing.Limits = deviceLimits{CommandSeconds: 30, FenceSeconds: 60}
 	patient := failing
 	patient.NoPathSecondsLeft = nil
 	return []deviceStatus{trouble, failover, back, soon, cutOff, failing, patient, notAnswering("hung-1", claim{PID: 99, Target: "iqn.2026-01.com.example:hung"})}
+}
+
+// battered is a path on which everything went wrong that can be told of.
+func battered() pathStatus {
+	return pathStatus{
+		ID: "6", Portal: "10.0.0.6:3260", State: "down", SinceSeconds: 4, Reason: "closed by the target", Priority: 1, Weight: 1,
+		Retries: 1, Errors: 4, Timeouts: 3, Aborts: 2, Resets: 1, Moved: 12, Losses: 2, Logins: 3, LastError: "10.0.0.6:3260: TASK ABORTED",
+		RetrySeconds: 3.5, TPGT: -1, Connections: 2,
+		ConnectionList: []connectionStatus{
+			{CID: 0, State: "up", LocalAddress: "10.0.0.9:1", OutstandingBytes: 12288},
+			{CID: 1, State: "up", Silent: true},
+			{CID: 2, State: "waiting", RetrySeconds: 0.2},
+			{CID: 3, State: "clean-up"},
+		},
+		LastReject: &targetNotice{Text: "invalid-field", Count: 2, SinceSeconds: 75},
+		LastAsync:  &targetNotice{Text: "logout-request", Count: 1, SinceSeconds: 5},
+	}
+}
+
+// TestEveryPolicyIsExplained: a policy that can be chosen can be explained.
+func TestEveryPolicyIsExplained(t *testing.T) {
+	for _, policy := range initiator.Policies() {
+		assert.NotEmpty(t, policyWords[policy], policy)
+	}
+}
+
+// TestPathColumnsWithSomethingToSay: columns that are empty for every path are not there.
+func TestPathColumnsWithSomethingToSay(t *testing.T) {
+	var b bytes.Buffer
+	require.NoError(t, tableOf(pathColumns, append(sample().Paths, battered())).writeTo(&b))
+	golden(t, "paths-battered.txt", b.String())
 }
 
 func TestExplain(t *testing.T) {

@@ -24,32 +24,52 @@ const (
 
 // commonFlags stand at every command.
 func commonFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.BoolFlag{Name: flagJSON, DisableDefaultText: true, Usage: "print JSON with stable field names", Category: categoryCommon},
-		&cli.StringFlag{Name: flagLogLevel, Value: "info", Usage: "log from `LEVEL` up: debug, info, warn or error", Category: categoryCommon},
-		&cli.StringFlag{Name: flagLogFormat, Value: "text", Usage: "log as `FORMAT`: text or json", Category: categoryCommon},
-		&cli.StringFlag{Name: flagRuntimeDir, Usage: "keep sockets of running devices in `DIR`; default /run/iscsimp, else $XDG_RUNTIME_DIR/iscsimp", Category: categoryCommon},
-	}
+	return inCategory(categoryCommon,
+		&cli.BoolFlag{Name: flagJSON, DisableDefaultText: true, Usage: "print JSON with stable field names"},
+		&cli.StringFlag{Name: flagLogLevel, Value: "info", Usage: "log from `LEVEL` up: debug, info, warn or error"},
+		&cli.StringFlag{Name: flagLogFormat, Value: "text", Usage: "log as `FORMAT`: text or json"},
+		&cli.StringFlag{Name: flagRuntimeDir, Usage: "keep sockets of running devices in `DIR`; default /run/iscsimp, else $XDG_RUNTIME_DIR/iscsimp"},
+	)
 }
 
-const categoryCommon = "Common"
+// categoryCommon sorts after all others.
+const categoryCommon = "With every command"
+
+// inCategory groups flags under a heading of the help.
+func inCategory(category string, list ...cli.Flag) []cli.Flag {
+	for _, f := range list {
+		switch f := f.(type) {
+		case *cli.BoolFlag:
+			f.Category = category
+		case *cli.IntFlag:
+			f.Category = category
+		case *cli.StringFlag:
+			f.Category = category
+		case *cli.StringSliceFlag:
+			f.Category = category
+		default:
+			panic("a kind of flag without a category")
+		}
+	}
+	return list
+}
 
 // sessionFlags stand at every command that logs in somewhere.
 func sessionFlags() []cli.Flag {
-	return []cli.Flag{
+	return inCategory("Target",
 		&cli.StringSliceFlag{Name: flagPortal, Aliases: []string{"p"}, Usage: "ask at `PORTAL`; may be given more than once"},
 		&cli.StringFlag{Name: flagInitiatorName, Usage: "this host's iSCSI `NAME`; default: /etc/iscsi/initiatorname.iscsi, else one generated once"},
 		&cli.StringFlag{Name: flagLoginTimeout, Value: "10", Usage: "give up connecting and logging in to a portal after `TIME`"},
 		&cli.StringFlag{Name: flagTrace, Usage: "write one line per PDU to `FILE`"},
-	}
+	)
 }
 
 // digestFlags ask for checksums over what is sent.
 func digestFlags() []cli.Flag {
-	return []cli.Flag{
+	return inCategory("Negotiation",
 		&cli.BoolFlag{Name: flagHeaderDigest, DisableDefaultText: true, Usage: "ask for CRC32C over headers"},
 		&cli.BoolFlag{Name: flagDataDigest, DisableDefaultText: true, Usage: "ask for CRC32C over data"},
-	}
+	)
 }
 
 // flags joins groups, and adds the common ones.

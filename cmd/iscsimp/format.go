@@ -62,6 +62,22 @@ func formatAge(seconds float64) string {
 	return fmt.Sprintf("%dd%02dh", s/86400, s/3600%24)
 }
 
+// formatSoon gives a time to wait for: like formatAge, but never nothing.
+func formatSoon(seconds float64) string {
+	if seconds > 0 && seconds < 1 {
+		return "less than 1s"
+	}
+	return formatAge(seconds)
+}
+
+// formatLimit gives a time limit as it was configured: "30s", "2m00s", "0.5s".
+func formatLimit(seconds float64) string {
+	if seconds > 0 && seconds != math.Trunc(seconds) && seconds < 60 {
+		return strconv.FormatFloat(seconds, 'g', 3, 64) + "s"
+	}
+	return formatAge(seconds)
+}
+
 // formatShare gives a fraction as a percentage; "-" for none.
 func formatShare(f float64) string {
 	if math.IsNaN(f) {

@@ -26,7 +26,7 @@ const (
 
 func keyFlags() []cli.Flag {
 	lengths := fmt.Sprintf("`BYTES`, %d to %d", minLength, maxLength)
-	return []cli.Flag{
+	return inCategory("Negotiation",
 		&cli.IntFlag{Name: flagConnections, Value: 1, Usage: "make `N` TCP connections per path, 1 to 16, as far as the target allows (MC/S)"},
 		&cli.BoolFlag{Name: flagInitialR2T, DisableDefaultText: true, Usage: "have the target ask for all data of a write but immediate data"},
 		&cli.StringFlag{Name: flagImmediateData, Value: "yes", Usage: "`yes` or no: send data along with a write command"},
@@ -34,7 +34,7 @@ func keyFlags() []cli.Flag {
 		&cli.IntFlag{Name: flagMaxBurst, Value: 16776192, Usage: "transfer at most so much in one sequence: " + lengths},
 		&cli.IntFlag{Name: flagMaxRecv, Value: 262144, Usage: "take at most so much in one PDU: " + lengths},
 		&cli.IntFlag{Name: flagMaxOutstandingR2T, Value: 8, Usage: "let the target ask for at most `N` parts of a write at a time, 1 to 65535; 1 with more than one connection"},
-	}
+	)
 }
 
 // readKeys reads keyFlags.
@@ -46,6 +46,7 @@ func (o *loginOptions) readKeys(c *cli.Context) error {
 	}{
 		{flagConnections, 1, 16, func(n int) { o.cfg.Connections = n }},
 		{flagCommandsMax, 1, 4096, func(n int) { o.cfg.CommandsMax = n }},
+		{flagMaxTransfer, 64 << 10, 4 << 20, func(n int) { o.cfg.MaxTransfer = uint32(n) }},
 		{flagFirstBurst, minLength, maxLength, func(n int) { o.cfg.FirstBurstLength = uint32(n) }},
 		{flagMaxBurst, minLength, maxLength, func(n int) { o.cfg.MaxBurstLength = uint32(n) }},
 		{flagMaxRecv, minLength, maxLength, func(n int) { o.cfg.MaxRecvDataSegmentLength = uint32(n) }},

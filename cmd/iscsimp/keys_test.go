@@ -31,11 +31,11 @@ func TestPathsTableOfSeveralConnections(t *testing.T) {
 	paths := sample().Paths
 	paths[0].Connections = 1
 	var b bytes.Buffer
-	require.NoError(t, pathsTable(paths).writeTo(&b))
+	require.NoError(t, tableOf(pathColumns, paths).writeTo(&b))
 	assert.NotContains(t, b.String(), "CONNS")
 	paths[0].Connections = 4
 	b.Reset()
-	require.NoError(t, pathsTable(paths).writeTo(&b))
+	require.NoError(t, tableOf(pathColumns, paths).writeTo(&b))
 	golden(t, "paths-connections.txt", b.String())
 }
 

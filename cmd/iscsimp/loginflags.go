@@ -2,6 +2,7 @@ package main
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,29 +31,66 @@ const (
 	flagNoopInterval   = "noop-interval"
 	flagNoopTimeout    = "noop-timeout"
 	flagCommandsMax    = "cmds-max"
+	flagLUNReset       = "lun-reset"
+	flagAbortTimeout   = "abort-timeout"
+	flagResetTimeout   = "lu-reset-timeout"
+	flagRetryTimeout   = "retry-timeout"
+	flagNotReadyLimit  = "not-ready-timeout"
+	flagCheckTimeout   = "identify-timeout"
+	flagSuspectAfter   = "suspect-after"
+	flagReconnectMin   = "reconnect-min"
+	flagReconnectMax   = "reconnect-max"
+	flagMaxTransfer    = "max-transfer"
 )
 
+// loginFlags are those of login alone. One that is added here can be set in the
+// environment and in the configuration file, too, and is in help, man page and
+// completion.
 func loginFlags() []cli.Flag {
-	return []cli.Flag{
+	return slices.Concat(deviceFlags(), pathFlags(), timeFlags())
+}
+
+func deviceFlags() []cli.Flag {
+	return inCategory("Device",
 		&cli.StringFlag{Name: flagLUN, Usage: "use LUN `N` of the target; default 0, or what the address says"},
 		&cli.StringFlag{Name: flagName, Usage: "call the device `NAME`; default: made from target and LUN"},
 		&cli.StringSliceFlag{Name: flagExport, Usage: "serve NBD at `ADDRESS`, unix:PATH or tcp:HOST:PORT; may be given more than once; default: a socket in the runtime folder"},
-		&cli.StringFlag{Name: flagPolicy, Value: initiator.Policies()[0], Usage: "spread I/O by `POLICY`: " + strings.Join(initiator.Policies(), ", ")},
-		&cli.StringFlag{Name: flagFailback, Value: "immediate", Usage: "I/O returns to a better path that is back `WHEN`: immediate, manual, or after it has been back for a TIME"},
-		&cli.BoolFlag{Name: flagOnlyGiven, DisableDefaultText: true, Usage: "use the portals given and do not look for more"},
 		&cli.StringFlag{Name: flagWait, Value: "any", Usage: "be ready when `any` path, all paths, or N paths are up"},
 		&cli.BoolFlag{Name: flagReadOnly, DisableDefaultText: true, Usage: "refuse writes"},
 		&cli.BoolFlag{Name: flagShared, DisableDefaultText: true, Usage: "other hosts write to this LUN too: never answer a write while an old copy of it could still land"},
 		&cli.BoolFlag{Name: flagBackground, DisableDefaultText: true, Usage: "return when the device is ready, and leave a process in the background that logs to NAME.log in the runtime folder"},
-		&cli.StringFlag{Name: flagNoPathTimeout, Value: "120", Usage: "without a path, I/O waits for `TIME` and then fails; fail: at once; forever: no limit"},
+	)
+}
+
+func pathFlags() []cli.Flag {
+	return inCategory("Paths",
+		&cli.StringFlag{Name: flagPolicy, Value: initiator.Policies()[0], Usage: "spread I/O by `POLICY`: " + strings.Join(initiator.Policies(), ", ")},
+		&cli.StringFlag{Name: flagFailback, Value: "immediate", Usage: "I/O returns to a better path that is back `WHEN`: immediate, manual, or after it has been back for a TIME"},
+		&cli.BoolFlag{Name: flagOnlyGiven, DisableDefaultText: true, Usage: "use the portals given and do not look for more"},
+		&cli.IntFlag{Name: flagCommandsMax, Value: 128, Usage: "at most `N` commands in flight per path, 1 to 4096"},
+		&cli.IntFlag{Name: flagMaxTransfer, Value: 4194304, Usage: "at most `BYTES` in one command, 65536 to 4194304, and never more than the target allows"},
+		&cli.BoolFlag{Name: flagLUNReset, DisableDefaultText: true, Usage: "reset the LUN when it does not abort a command that is too old, which ends the commands of all hosts; never with --" + flagShared},
+	)
+}
+
+func timeFlags() []cli.Flag {
+	return inCategory("Time limits",
+		&cli.StringFlag{Name: flagNoPathTimeout, Aliases: []string{"replacement-timeout"}, Value: "120", Usage: "without a path, I/O waits for `TIME` and then fails; fail: at once; forever: no limit"},
 		&cli.StringFlag{Name: flagFenceTimeout, Value: "60", Usage: "hold back writes over one of unknown outcome for at most `TIME`"},
-		&cli.StringFlag{Name: flagCommandTimeout, Value: "30", Usage: "give a session up when a command takes longer than `TIME`"},
+		&cli.StringFlag{Name: flagCommandTimeout, Value: "30", Usage: "a command older than `TIME` on a live path is aborted; if the target does not do that, the LUN is reset (--" + flagLUNReset + "), and at last the session dropped and made anew"},
+		&cli.StringFlag{Name: flagAbortTimeout, Value: "15", Usage: "wait at most `TIME` for the answer to an abort"},
+		&cli.StringFlag{Name: flagResetTimeout, Value: "30", Usage: "wait at most `TIME` for the answer to a reset of the LUN"},
+		&cli.StringFlag{Name: flagRetryTimeout, Value: "30", Usage: "repeat for at most `TIME` what the target turns away because it is busy"},
+		&cli.StringFlag{Name: flagNotReadyLimit, Value: "60", Usage: "wait at most `TIME` for a LUN that says it is becoming ready"},
+		&cli.StringFlag{Name: flagCheckTimeout, Value: "10", Usage: "give the check of a path up when one of its commands takes longer than `TIME`"},
+		&cli.StringFlag{Name: flagSuspectAfter, Value: "0.2", Usage: "avoid a connection that is silent for `TIME` with commands in flight"},
+		&cli.StringFlag{Name: flagNoopInterval, Aliases: []string{"noop-out-interval"}, Value: "1", Usage: "ask idle connections every `TIME` whether they live; 0: never"},
+		&cli.StringFlag{Name: flagNoopTimeout, Aliases: []string{"noop-out-timeout"}, Value: "2", Usage: "give a connection up that stays silent for `TIME` when asked"},
+		&cli.StringFlag{Name: flagReconnectMin, Value: "0.1", Usage: "log in again to a lost portal after `TIME` at first, then after twice as long each time"},
+		&cli.StringFlag{Name: flagReconnectMax, Value: "5", Usage: "the pause between two tries to log in to a lost portal grows to at most `TIME`"},
 		&cli.StringFlag{Name: flagLogoutTimeout, Value: "5", Usage: "wait at most `TIME` for the answer to a logout"},
 		&cli.StringFlag{Name: flagDrainTimeout, Value: "30", Usage: "when told to end, wait at most `TIME` for I/O under way"},
-		&cli.StringFlag{Name: flagNoopInterval, Value: "1", Usage: "ask idle connections every `TIME` whether they live; 0: never"},
-		&cli.StringFlag{Name: flagNoopTimeout, Value: "2", Usage: "give a connection up that stays silent for `TIME` when asked"},
-		&cli.IntFlag{Name: flagCommandsMax, Value: 128, Usage: "at most `N` commands in flight per path, 1 to 4096"},
-	}
+	)
 }
 
 // loginOptions is what the command line of login says.
@@ -73,6 +111,7 @@ func loginOptionsOf(c *cli.Context, dir string) (o loginOptions, err error) {
 		Target: a.Target, Portals: portals, LUN: a.LUN, OnlyGiven: c.Bool(flagOnlyGiven),
 		Policy: c.String(flagPolicy), ReadOnly: c.Bool(flagReadOnly), Shared: c.Bool(flagShared),
 		HeaderDigest: c.Bool(flagHeaderDigest), DataDigest: c.Bool(flagDataDigest),
+		LUNReset: c.Bool(flagLUNReset),
 	}
 	if err := o.readKeys(c); err != nil {
 		return o, err
@@ -141,11 +180,25 @@ func (o *loginOptions) readTimes(c *cli.Context) error {
 		{flagCommandTimeout, &o.cfg.CommandTimeout},
 		{flagLogoutTimeout, &o.cfg.LogoutTimeout},
 		{flagNoopTimeout, &o.cfg.NoopTimeout},
+		{flagAbortTimeout, &o.cfg.AbortTimeout},
+		{flagResetTimeout, &o.cfg.LUResetTimeout},
+		{flagRetryTimeout, &o.cfg.RetryTimeout},
+		{flagNotReadyLimit, &o.cfg.WaitTimeout},
+		{flagCheckTimeout, &o.cfg.IdentifyTimeout},
+		{flagSuspectAfter, &o.cfg.SuspectAfter},
+		{flagReconnectMin, &o.cfg.ReconnectMin},
+		{flagReconnectMax, &o.cfg.ReconnectMax},
 	} {
 		var err error
 		if *t.v, err = timeOf(c, t.flag); err != nil {
 			return err
 		}
+	}
+	if o.cfg.ReconnectMin > o.cfg.ReconnectMax {
+		return usagef("--%s %v is more than --%s %v; lower the one or raise the other", flagReconnectMin, o.cfg.ReconnectMin, flagReconnectMax, o.cfg.ReconnectMax)
+	}
+	if o.cfg.LUNReset && o.cfg.Shared {
+		return usagef("--%s ends the commands of other hosts, which --%s says there are; leave one out", flagLUNReset, flagShared)
 	}
 	var err error
 	if o.drain, err = parseTime(flagDrainTimeout, c.String(flagDrainTimeout)); err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -47,7 +46,7 @@ func writePaths(w io.Writer, devices []deviceStatus) error {
 		if len(d.Paths) == 0 {
 			continue
 		}
-		if err := pathsTable(d.Paths).writeTo(w); err != nil {
+		if err := tableOf(pathColumns, d.Paths).writeTo(w); err != nil {
 			return err
 		}
 	}
@@ -80,26 +79,4 @@ func deviceHeading(d deviceStatus) string {
 		parts = append(parts, fmt.Sprintf("fenced writes: %d", len(d.Fenced)))
 	}
 	return strings.Join(parts, ", ")
-}
-
-// pathsTable has a column for connections only if a path has several.
-func pathsTable(paths []pathStatus) *table {
-	const beforeReason = 12
-	t := &table{header: []string{"PATH", "STATE", "SINCE", "PRIO", "PORTAL", "SHARE", "IOPS", "MB/S", "P50", "P99", "INFLIGHT", "RETRIES", "REASON"}}
-	several := slices.ContainsFunc(paths, func(p pathStatus) bool { return p.Connections > 1 })
-	if several {
-		t.header = slices.Insert(t.header, beforeReason, "CONNS")
-	}
-	for _, p := range paths {
-		row := []string{
-			p.ID, p.State, formatAge(p.SinceSeconds), fmt.Sprint(p.Priority), p.Portal, formatShare(p.Share),
-			formatRate(p.IOPS), formatRate(p.MBps), formatLatency(p.P50Seconds), formatLatency(p.P99Seconds),
-			fmt.Sprint(p.InFlight), fmt.Sprint(p.Retries), p.Reason,
-		}
-		if several {
-			row = slices.Insert(row, beforeReason, fmt.Sprint(p.Connections))
-		}
-		t.add(row...)
-	}
-	return t
 }

@@ -44,6 +44,7 @@ func (r *runner) skeleton(exports []string) deviceStatus {
 		Name: r.options.name, Target: cfg.Target, LUN: lunJSON(cfg.LUN), State: "starting",
 		InitiatorName: cfg.InitiatorName, ReadOnly: cfg.ReadOnly, Shared: cfg.Shared, Policy: cfg.Policy, Failback: initiator.FailbackName(cfg.Failback),
 		Exports: append([]string{}, exports...), Fenced: []fencedRange{}, Paths: []pathStatus{},
+		Limits: limitsOf(cfg),
 	}
 	st.stampProcess()
 	return st
@@ -69,6 +70,7 @@ func fillStatus(st *deviceStatus, s initiator.Snapshot, now time.Time) {
 		st.Paths = append(st.Paths, newPathStatus(p, now))
 	}
 	st.FencedTotal = s.FencedCount
+	st.Fences = fenceCounts{Raised: s.FencesRaised, Settled: s.FencesSettled, TimedOut: s.FencesTimedOut, Waits: s.FencedWaits}
 	for _, f := range s.Fenced {
 		st.Fenced = append(st.Fenced, fencedRange{
 			Path: f.Path, Portal: portals[f.Path], Op: f.Op, OffsetBytes: f.Offset, LengthBytes: f.Length,
@@ -84,16 +86,51 @@ func newPathStatus(p initiator.PathSnapshot, now time.Time) pathStatus {
 		SinceSeconds: p.Since, Reason: strings.TrimPrefix(p.Reason, p.Portal+": "), Priority: p.Priority, Weight: p.Weight,
 		Share: p.Share, ShareTotal: p.ShareTotal, IOs: p.IOs, Bytes: p.Bytes, IOPS: p.IOPS, MBps: p.MBps,
 		P50Seconds: p.P50, P99Seconds: p.P99, InFlight: p.InFlight, OldestSeconds: p.OldestAge,
-		Retries: p.Retries, Errors: p.Errors, Timeouts: p.Timeouts, Moved: p.Moved, Probes: p.Probes,
+		Retries: p.Retries, Errors: p.Errors, Timeouts: p.Timeouts, Aborts: p.Aborts, Resets: p.Resets, Moved: p.Moved, Probes: p.Probes,
 		Logins: p.Logins, Losses: p.Losses, LastError: p.LastError,
 		ISID: hex.EncodeToString(p.Session.ISID[:]), TPGT: p.Session.TPGT, LocalAddress: p.Session.LocalAddr,
-		Connections: p.Session.Connections,
+		Connections: p.Session.Connections, RetrySeconds: p.Link.RetryIn, ConnectionList: connectionList(p.Session.Conns),
+		LastReject: newTargetNotice(p.Session.LastReject, p.Link.RejectAge),
+		LastAsync:  newTargetNotice(p.Session.LastAsync, p.Link.AsyncAge),
 		Cost: pathCost{
 			TotalSeconds: p.Cost.Total, LatencySeconds: p.Cost.Latency, WriteSeconds: p.Cost.Write, OldestSeconds: p.Cost.Age,
 			InFlight: p.Cost.InFlight, QueuedBytes: p.Cost.Queued, BytesPerSecond: p.Cost.Bandwidth,
 			Limit: p.Cost.Limit, Ramp: p.Cost.Ramp, Known: p.Cost.Known,
 		},
 	}
+}
+
+func connectionList(conns []initiator.ConnStats) []connectionStatus {
+	var list []connectionStatus
+	for _, c := range conns {
+		list = append(list, connectionStatus{
+			CID: int(c.CID), State: c.State, LocalAddress: c.LocalAddr, OutstandingBytes: c.Outstanding,
+			LatencySeconds: c.Latency, Silent: c.Silent, RetrySeconds: c.RetryIn,
+		})
+	}
+	return list
+}
+
+func newTargetNotice(n initiator.Notice, age float64) *targetNotice {
+	if n.Count == 0 {
+		return nil
+	}
+	return &targetNotice{Text: n.Text, Count: n.Count, SinceSeconds: age}
+}
+
+// limitsOf gives the limits as they are in force.
+func limitsOf(cfg *initiator.Config) deviceLimits {
+	l := deviceLimits{
+		CommandSeconds: cfg.CommandTimeout.Seconds(), LUNReset: cfg.LUNReset && !cfg.Shared,
+		FenceSeconds: cfg.FenceTimeout.Seconds(), NoPathSeconds: cfg.NoPathTimeout.Seconds(),
+	}
+	if cfg.NoPathTimeout == initiator.Forever {
+		l.NoPathSeconds = -1
+	}
+	if cfg.FailFast {
+		l.NoPathSeconds = 0
+	}
+	return l
 }
 
 // steer implements controlled.

@@ -40,6 +40,27 @@ func TestStatusFromASnapshot(t *testing.T) {
 	assert.Nil(t, st.NoPathSecondsLeft, "there is a path")
 }
 
+func TestLinkInStatus(t *testing.T) {
+	p := initiator.PathSnapshot{Aborts: 2, Resets: 1}
+	p.Link.RetryIn, p.Link.RejectAge, p.Link.AsyncAge = 1.5, 3, 4
+	p.Session.Conns = []initiator.ConnStats{{CID: 1, State: "up", LocalAddr: "a:1", Outstanding: 5, Latency: 0.25, Silent: true, RetryIn: 9}}
+	p.Session.LastReject = initiator.Notice{Text: "invalid-field", Count: 2}
+	st := newPathStatus(p, time.Now())
+	assert.Equal(t, []connectionStatus{{1, "up", "a:1", 5, 0.25, true, 9}}, st.ConnectionList)
+	assert.InDelta(t, 1.5, st.RetrySeconds, 0)
+	assert.Equal(t, uint64(2), st.Aborts)
+	assert.Equal(t, uint64(1), st.Resets)
+	assert.Equal(t, &targetNotice{"invalid-field", 2, 3}, st.LastReject)
+	assert.Nil(t, st.LastAsync, "there was none")
+}
+
+func TestLimitsInStatus(t *testing.T) {
+	cfg := initiator.Config{CommandTimeout: time.Second, FenceTimeout: 2 * time.Second, NoPathTimeout: initiator.Forever, LUNReset: true}
+	assert.Equal(t, deviceLimits{1, true, 2, -1}, limitsOf(&cfg))
+	cfg = initiator.Config{CommandTimeout: time.Second, FenceTimeout: 2 * time.Second, FailFast: true, LUNReset: true, Shared: true}
+	assert.Equal(t, deviceLimits{1, false, 2, 0}, limitsOf(&cfg), "a shared LUN is never reset")
+}
+
 func TestControlBeforeTheDeviceIsReady(t *testing.T) {
 	ends := newEnding(t.Context(), slog.New(slog.DiscardHandler))
 	defer ends.stop()

@@ -83,7 +83,25 @@ type deviceStatus struct {
 
 	Fenced      []fencedRange `json:"fenced"` // the oldest 64
 	FencedTotal int           `json:"fenced_total"`
+	Fences      fenceCounts   `json:"fences"`
+	Limits      deviceLimits  `json:"limits"`
 	Paths       []pathStatus  `json:"paths"`
+}
+
+// fenceCounts is what the write fence did since the start.
+type fenceCounts struct {
+	Raised   uint64 `json:"raised"`    // writes of unknown outcome
+	Settled  uint64 `json:"settled"`   // ... that were proven to be over, or timed out
+	TimedOut uint64 `json:"timed_out"` // ... for which only --fence-timeout said so
+	Waits    uint64 `json:"waits"`     // writes that had to wait for one
+}
+
+// deviceLimits is how long what may take, as configured. Durations in seconds.
+type deviceLimits struct {
+	CommandSeconds float64 `json:"command_timeout_seconds"`
+	LUNReset       bool    `json:"lun_reset"` // between abort and the end of the session
+	FenceSeconds   float64 `json:"fence_timeout_seconds"`
+	NoPathSeconds  float64 `json:"no_path_timeout_seconds"` // 0: I/O fails at once; negative: no limit
 }
 
 // fencedRange is a write whose old copy may still land: writes to it wait.
@@ -120,8 +138,10 @@ type pathStatus struct {
 	OldestSeconds float64 `json:"oldest_seconds"` // age of the oldest command in flight
 	Retries       uint64  `json:"retries"`
 	Errors        uint64  `json:"errors"`
-	Timeouts      uint64  `json:"timeouts"`
-	Moved         uint64  `json:"moved"` // commands taken away while it was silent
+	Timeouts      uint64  `json:"timeouts"` // commands that grew too old
+	Aborts        uint64  `json:"aborts"`   // ... and were asked to be aborted
+	Resets        uint64  `json:"resets"`   // LUN resets asked for
+	Moved         uint64  `json:"moved"`    // commands taken away while it was silent
 	Probes        uint64  `json:"probes"`
 	Logins        uint64  `json:"logins"`
 	Losses        uint64  `json:"losses"`
@@ -130,8 +150,31 @@ type pathStatus struct {
 	LocalAddress  string  `json:"local_address,omitempty"`
 	TPGT          int     `json:"tpgt"`        // -1: not known
 	Connections   int     `json:"connections"` // logged in
+	// RetrySeconds is until the next try to log in; absent if none is planned.
+	RetrySeconds   float64            `json:"retry_seconds,omitempty"`
+	ConnectionList []connectionStatus `json:"connection_list,omitempty"`
+	LastReject     *targetNotice      `json:"last_reject,omitempty"`
+	LastAsync      *targetNotice      `json:"last_async,omitempty"`
 
 	Cost pathCost `json:"cost"`
+}
+
+// connectionStatus is one TCP connection of a path's session.
+type connectionStatus struct {
+	CID              int     `json:"cid"`
+	State            string  `json:"state"` // up, joining, waiting, clean-up
+	LocalAddress     string  `json:"local_address,omitempty"`
+	OutstandingBytes int     `json:"outstanding_bytes"` // with 4096 for each command: the fewest gets the next one
+	LatencySeconds   float64 `json:"latency_seconds"`
+	Silent           bool    `json:"silent"`
+	RetrySeconds     float64 `json:"retry_seconds,omitempty"`
+}
+
+// targetNotice is something a target said on its own: a Reject or an asynchronous message.
+type targetNotice struct {
+	Text         string  `json:"text"`
+	Count        uint64  `json:"count"`
+	SinceSeconds float64 `json:"since_seconds"`
 }
 
 // pathCost is what a read of 4 KiB over the path is expected to take, as the
