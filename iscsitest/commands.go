@@ -1,6 +1,8 @@
 package iscsitest
 
 import (
+	"slices"
+
 	"github.com/iscsimp/iscsimp/scsi"
 )
 
@@ -29,14 +31,18 @@ type command struct {
 type commandFlags uint16
 
 const (
-	cmdDespiteUA commandFlags = 1 << iota // is carried out while a UNIT ATTENTION is pending
-	cmdAnyType                            // also of units that are no disks
-	cmdNoMedium                           // also while not ready
-	cmdWrites                             // refused if write protected
-	cmdBlocks                             // LBA and blocks must be inside the unit
-	cmdTransfer                           // moves the blocks: the transfer limit holds
-	cmdProtect                            // has RDPROTECT or WRPROTECT, which must be 0
-	cmdExact                              // the initiator must announce just the data the command takes
+	cmdDespiteUA   commandFlags = 1 << iota // is carried out while a UNIT ATTENTION is pending
+	cmdAnyType                              // also of units that are no disks
+	cmdNoMedium                             // also while not ready
+	cmdWrites                               // refused if write protected
+	cmdBlocks                               // LBA and blocks must be inside the unit
+	cmdTransfer                             // moves the blocks: the transfer limit holds
+	cmdProtect                              // has RDPROTECT or WRPROTECT, which must be 0
+	cmdStandby                              // carried out by a port group in standby, too
+	cmdUnavailable                          // ... and by one that is unavailable or in transition
+	cmdCapacity                             // READ CAPACITY: see ALUA.NoCapacity
+	cmdALUA                                 // there only with ALUA
+	cmdExact                                // the initiator must announce just the data the command takes
 )
 
 // commandKey finds a command: opcode and service action + 1.
@@ -49,14 +55,16 @@ var commandList []*command
 func init() {
 	// Not a variable initialiser: REPORT SUPPORTED OPERATION CODES looks into
 	// the table it is part of.
-	commandList = append(infoCommands(), blockCommands()...)
+	commandList = slices.Concat(infoCommands(), aluaCommands(), blockCommands())
 	for _, c := range commandList {
 		commandTable[commandKey(c.op, c.sa)] = c
 	}
 }
 
 // opcodesWithAction are the opcodes in commandList that have service actions.
-var opcodesWithAction = map[scsi.Opcode]bool{scsi.OpServiceActionIn16: true, scsi.OpMaintenanceIn: true}
+var opcodesWithAction = map[scsi.Opcode]bool{
+	scsi.OpServiceActionIn16: true, scsi.OpMaintenanceIn: true, scsi.OpMaintenanceOut: true,
+}
 
 func findCommand(c scsi.CDB) (cmd *command, knownOpcode bool) {
 	if opcodesWithAction[c.Opcode()] {
@@ -102,12 +110,15 @@ func (s *session) judge(t *task) *result {
 		}
 	}
 	switch {
-	case cmd == nil && knownOpcode:
+	case cmd == nil && knownOpcode, cmd != nil && !t.lun.has(cmd):
 		return invalidField(1)
 	case cmd == nil:
 		return illegal(scsi.ASCInvalidOpcode)
 	case cmd.flags&cmdAnyType == 0 && t.lun.cfg.DeviceType != scsi.TypeDisk:
 		return illegal(scsi.ASCInvalidOpcode)
+	}
+	if res := t.lun.judgeAccess(t.c.portal, cmd); res != nil {
+		return res
 	}
 	if res := t.lun.judge(cmd, cdb); res != nil {
 		return res
@@ -117,6 +128,9 @@ func (s *session) judge(t *task) *result {
 	}
 	return nil
 }
+
+// has reports whether the unit has the command.
+func (u *lun) has(cmd *command) bool { return cmd.flags&cmdALUA == 0 || u.alua != nil }
 
 // judge checks what the CDB asks for against the state of the unit.
 func (u *lun) judge(cmd *command, cdb scsi.CDB) *result {

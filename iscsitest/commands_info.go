@@ -8,18 +8,22 @@ import (
 
 // infoCommands are the commands about the unit.
 func infoCommands() []*command {
-	const always = cmdAnyType | cmdNoMedium
+	const (
+		always    = cmdAnyType | cmdNoMedium
+		reachable = always | cmdDespiteUA | cmdUnavailable
+		settings  = always | cmdStandby
+	)
 	return []*command{
 		{op: scsi.OpTestUnitReady, sa: -1, flags: cmdAnyType, run: func(*execution) result { return result{} }, usage: scsi.CDB{0: 0x00, 5: 0x04}},
-		{op: scsi.OpInquiry, sa: -1, flags: always | cmdDespiteUA, run: inquiry, usage: scsi.CDB{0x12, 0x01, 0xff, 0xff, 0xff, 0x04}},
-		{op: scsi.OpReportLuns, sa: -1, flags: always | cmdDespiteUA, run: reportLuns, usage: scsi.CDB{0xa0, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0x04}},
-		{op: scsi.OpRequestSense, sa: -1, flags: always | cmdDespiteUA, run: requestSense, usage: scsi.CDB{0x03, 0x01, 0, 0, 0xff, 0x04}},
-		{op: scsi.OpReadCapacity10, sa: -1, run: readCapacity10, usage: scsi.CDB{0: 0x25, 9: 0x04}},
-		{op: scsi.OpServiceActionIn16, sa: int(scsi.SAReadCapacity16), run: readCapacity16, usage: scsi.CDB{0x9e, 0x1f, 10: 0xff, 0xff, 0xff, 0xff, 0, 0x04}},
-		{op: scsi.OpModeSense6, sa: -1, flags: always, run: modeSense, usage: scsi.CDB{0x1a, 0x08, 0xff, 0xff, 0xff, 0x04}},
-		{op: scsi.OpModeSense10, sa: -1, flags: always, run: modeSense, usage: scsi.CDB{0x5a, 0x08, 0xff, 0xff, 0, 0, 0, 0xff, 0xff, 0x04}},
-		{op: scsi.OpModeSelect6, sa: -1, flags: always, run: modeSelect, out: paramLen, usage: scsi.CDB{0x15, 0x11, 0, 0, 0xff, 0x04}},
-		{op: scsi.OpModeSelect10, sa: -1, flags: always, run: modeSelect, out: paramLen, usage: scsi.CDB{0x55, 0x11, 0, 0, 0, 0, 0, 0xff, 0xff, 0x04}},
+		{op: scsi.OpInquiry, sa: -1, flags: reachable, run: inquiry, usage: scsi.CDB{0x12, 0x01, 0xff, 0xff, 0xff, 0x04}},
+		{op: scsi.OpReportLuns, sa: -1, flags: reachable, run: reportLuns, usage: scsi.CDB{0xa0, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0x04}},
+		{op: scsi.OpRequestSense, sa: -1, flags: reachable, run: requestSense, usage: scsi.CDB{0x03, 0x01, 0, 0, 0xff, 0x04}},
+		{op: scsi.OpReadCapacity10, sa: -1, flags: cmdCapacity, run: readCapacity10, usage: scsi.CDB{0: 0x25, 9: 0x04}},
+		{op: scsi.OpServiceActionIn16, sa: int(scsi.SAReadCapacity16), flags: cmdCapacity, run: readCapacity16, usage: scsi.CDB{0x9e, 0x1f, 10: 0xff, 0xff, 0xff, 0xff, 0, 0x04}},
+		{op: scsi.OpModeSense6, sa: -1, flags: settings, run: modeSense, usage: scsi.CDB{0x1a, 0x08, 0xff, 0xff, 0xff, 0x04}},
+		{op: scsi.OpModeSense10, sa: -1, flags: settings, run: modeSense, usage: scsi.CDB{0x5a, 0x08, 0xff, 0xff, 0, 0, 0, 0xff, 0xff, 0x04}},
+		{op: scsi.OpModeSelect6, sa: -1, flags: settings, run: modeSelect, out: paramLen, usage: scsi.CDB{0x15, 0x11, 0, 0, 0xff, 0x04}},
+		{op: scsi.OpModeSelect10, sa: -1, flags: settings, run: modeSelect, out: paramLen, usage: scsi.CDB{0x55, 0x11, 0, 0, 0, 0, 0, 0xff, 0xff, 0x04}},
 		{op: scsi.OpMaintenanceIn, sa: int(scsi.SAReportSupportedOpcodes), flags: always, run: reportOpcodes, usage: scsi.CDB{0xa3, 0x1f, 0x87, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x04}},
 	}
 }
@@ -71,6 +75,7 @@ func standardInquiry(u *lun) []byte {
 	}
 	if u != nil {
 		d.PeripheralQualifier, d.DeviceType = scsi.QualifierConnected, u.cfg.DeviceType
+		d.TPGS = u.tpgs()
 		d.Vendor, d.Product, d.Revision = u.cfg.Vendor, u.cfg.Product, u.cfg.Revision
 	}
 	b := d.AppendTo(nil)
@@ -275,17 +280,17 @@ func reportOpcodes(x *execution) result {
 	op, sa := scsi.Opcode(x.cdb[3]), int(binary.BigEndian.Uint16(x.cdb[4:]))
 	switch x.cdb[2] & 0x07 {
 	case scsi.ReportAllOpcodes:
-		return x.cut(allOpcodes(timeouts))
+		return x.cut(x.u.allOpcodes(timeouts))
 	case scsi.ReportOpcode:
 		if opcodesWithAction[op] {
 			return x.invalidField(2)
 		}
-		return x.cut(oneOpcode(op, -1, timeouts))
+		return x.cut(x.u.oneOpcode(op, -1, timeouts))
 	case scsi.ReportOpcodeAction:
 		if !opcodesWithAction[op] {
 			return x.invalidField(2)
 		}
-		return x.cut(oneOpcode(op, sa, timeouts))
+		return x.cut(x.u.oneOpcode(op, sa, timeouts))
 	case scsi.ReportOpcodeActionAuto:
 		if !opcodesWithAction[op] {
 			if sa != 0 {
@@ -293,7 +298,7 @@ func reportOpcodes(x *execution) result {
 			}
 			sa = -1
 		}
-		return x.cut(oneOpcode(op, sa, timeouts))
+		return x.cut(x.u.oneOpcode(op, sa, timeouts))
 	}
 	return x.invalidField(2)
 }
@@ -301,9 +306,12 @@ func reportOpcodes(x *execution) result {
 // timeoutDescriptor says that nothing is known about timeouts.
 var timeoutDescriptor = []byte{0x00, 0x0a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
-func allOpcodes(timeouts bool) []byte {
+func (u *lun) allOpcodes(timeouts bool) []byte {
 	b := make([]byte, 4)
 	for _, c := range commandList {
+		if !u.has(c) {
+			continue
+		}
 		d := [8]byte{0: byte(c.op), 7: byte(c.usage.Len())}
 		if c.sa >= 0 {
 			binary.BigEndian.PutUint16(d[2:], uint16(c.sa))
@@ -321,9 +329,9 @@ func allOpcodes(timeouts bool) []byte {
 	return b
 }
 
-func oneOpcode(op scsi.Opcode, sa int, timeouts bool) []byte {
+func (u *lun) oneOpcode(op scsi.Opcode, sa int, timeouts bool) []byte {
 	c := commandTable[commandKey(op, sa)]
-	if c == nil {
+	if c == nil || !u.has(c) {
 		return scsi.AppendSupportedOpcode(nil, scsi.SupportNone, scsi.CDB{})
 	}
 	usage := c.usage

@@ -260,6 +260,9 @@ func (c *Config) validate() error {
 			return err
 		}
 	}
+	if err := c.validateALUA(c.LUNs); err != nil {
+		return err
+	}
 	names := map[string]bool{c.Name: true}
 	for _, n := range c.Targets {
 		if n.Name == "" {
@@ -269,6 +272,9 @@ func (c *Config) validate() error {
 			return fmt.Errorf("two targets are called %s", n.Name)
 		}
 		names[n.Name] = true
+		if err := c.validateALUA(n.LUNs); err != nil {
+			return fmt.Errorf("target %s, %w", n.Name, err)
+		}
 		for _, i := range n.Portals {
 			if i < 0 || i >= len(c.Portals) {
 				return fmt.Errorf("target %s is behind portal %d, but there are %d portals", n.Name, i, len(c.Portals))

@@ -50,6 +50,8 @@ type LUN struct {
 	NoWriteCache bool
 	// PowerOnUA reports UNIT ATTENTION 29/00 to each new session.
 	PowerOnUA bool
+	// ALUA makes access asymmetric; nil: every portal is as good as any other.
+	ALUA *ALUA
 	// MaxTransfer is the most one READ or WRITE may move, in bytes. Default 16 MiB.
 	MaxTransfer uint32
 	// MaxUnmapBlocks of one UNMAP. Default 2^20.
@@ -67,6 +69,7 @@ type lun struct {
 	cfg      LUN
 	medium   Medium
 	mayBlock bool // the medium is not plain memory
+	alua     *alua
 
 	// atomic is held for reading by what writes blocks and for writing by
 	// COMPARE AND WRITE.
@@ -109,8 +112,12 @@ func newLUN(cfg LUN, target string) (*lun, error) {
 	if size := cfg.Medium.Size(); size < int64(cfg.BlockSize) {
 		return nil, fmt.Errorf("medium of %d bytes is smaller than one block", size)
 	}
+	access, err := newALUA(cfg.ALUA)
+	if err != nil {
+		return nil, err
+	}
 	_, plain := cfg.Medium.(*Memory)
-	u := &lun{number: cfg.Number, cfg: cfg, medium: cfg.Medium, mayBlock: !plain, readOnly: cfg.ReadOnly}
+	u := &lun{number: cfg.Number, cfg: cfg, medium: cfg.Medium, mayBlock: !plain, alua: access, readOnly: cfg.ReadOnly}
 	u.lockedIdentify(cfg.Serial, cfg.NAA)
 	return u, nil
 }
@@ -181,7 +188,7 @@ func (u *lun) designators(target string, p *portal) []scsi.Designator {
 	relative.CodeSet, relative.Type = scsi.CodeSetBinary, scsi.DesignatorRelativePort
 	relative.ID = binary.BigEndian.AppendUint32(nil, uint32(p.index+1))
 	group.CodeSet, group.Type = scsi.CodeSetBinary, scsi.DesignatorPortGroup
-	group.ID = binary.BigEndian.AppendUint32(nil, uint32(p.cfg.TPGT))
+	group.ID = binary.BigEndian.AppendUint32(nil, u.lockedPortGroup(p))
 	name.CodeSet, name.Type = scsi.CodeSetUTF8, scsi.DesignatorName
 	name.ID = padName(fmt.Sprintf("%s,t,0x%04x", target, p.cfg.TPGT))
 	device := scsi.Designator{

@@ -1,6 +1,9 @@
 package scsi
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // AccessState is the asymmetric access state of a target port group (SPC-4).
 type AccessState uint8
@@ -37,6 +40,12 @@ func (s AccessState) String() string {
 	return fmt.Sprintf("access state 0x%x", uint8(s))
 }
 
+// Ways in which access states change: bits of InquiryData.TPGS (SPC-4).
+const (
+	TPGSImplicit uint8 = 1 << iota // the target changes them by itself
+	TPGSExplicit                   // SET TARGET PORT GROUPS changes them
+)
+
 // Usable reports whether reads and writes may be sent to a port in this state.
 func (s AccessState) Usable() bool {
 	return s == AccessOptimized || s == AccessNonOptimized || s == AccessLBADependent
@@ -52,6 +61,19 @@ type PortGroupState struct {
 	Ports     []uint16    // relative target ports in the group
 }
 
+// CanBecome reports whether the group can be in state s, as far as it says: a
+// group that supports nothing at all does not say.
+func (g PortGroupState) CanBecome(s AccessState) bool {
+	bit := uint8(s)
+	switch s {
+	case AccessOffline:
+		bit = 6
+	case AccessTransitioning:
+		bit = 7
+	}
+	return g.Supported == 0 || bit < 8 && g.Supported&(1<<bit) != 0
+}
+
 // PortGroups is the answer to REPORT TARGET PORT GROUPS.
 type PortGroups struct {
 	TransitionSeconds uint8 // how long an implicit transition may take, 0 if not said
@@ -62,6 +84,16 @@ type PortGroups struct {
 func (p PortGroups) Find(group uint16) (PortGroupState, bool) {
 	for _, g := range p.Groups {
 		if g.Group == group {
+			return g, true
+		}
+	}
+	return PortGroupState{}, false
+}
+
+// FindPort returns the group that has the relative target port.
+func (p PortGroups) FindPort(port uint16) (PortGroupState, bool) {
+	for _, g := range p.Groups {
+		if slices.Contains(g.Ports, port) {
 			return g, true
 		}
 	}
@@ -170,4 +202,32 @@ func AppendSetTargetPortGroups(dst []byte, groups []PortGroupState) []byte {
 		dst = be.AppendUint16(dst, g.Group)
 	}
 	return dst
+}
+
+// setGroupsHeader and setGroupsEntry are the lengths in the parameter list of SET
+// TARGET PORT GROUPS.
+const (
+	setGroupsHeader = 4
+	setGroupsEntry  = 4
+)
+
+// ParseSetTargetPortGroups reads the parameter list of SET TARGET PORT GROUPS
+// (SPC-4): only Group and State are set. A list cut inside a descriptor is an
+// error that wraps ErrMalformed.
+//
+//	0-3  reserved   4…  for each group: 0  state   1  reserved   2-3  group
+func ParseSetTargetPortGroups(b []byte) ([]PortGroupState, error) {
+	const what = "SET TARGET PORT GROUPS list"
+	if len(b) < setGroupsHeader {
+		return nil, short(what, len(b), setGroupsHeader)
+	}
+	b = b[setGroupsHeader:]
+	if len(b)%setGroupsEntry != 0 {
+		return nil, malformed(what, "it ends inside group %d", len(b)/setGroupsEntry+1)
+	}
+	groups := make([]PortGroupState, 0, len(b)/setGroupsEntry)
+	for ; len(b) > 0; b = b[setGroupsEntry:] {
+		groups = append(groups, PortGroupState{Group: be.Uint16(b[2:]), State: AccessState(b[0] & 0x0f)})
+	}
+	return groups, nil
 }

@@ -34,6 +34,11 @@ func TestParseTargetPortGroups(t *testing.T) {
 	assert.Equal(t, groupsWant[1], g)
 	_, ok = got.Find(2)
 	assert.False(t, ok)
+	g, ok = got.FindPort(9)
+	assert.True(t, ok)
+	assert.Equal(t, groupsWant[1], g)
+	_, ok = got.FindPort(7)
+	assert.False(t, ok)
 
 	extended := unhex(t, groupsExtendedGolden)
 	got, err = ParseTargetPortGroups(extended)
@@ -65,6 +70,34 @@ func TestSetTargetPortGroupsList(t *testing.T) {
 	assert.Equal(t, unhex(t, "00 00 00 00 00 00 00 01 0f 00 00 07"), AppendSetTargetPortGroups(nil, groupsWant))
 }
 
+func TestParseSetTargetPortGroups(t *testing.T) {
+	list := AppendSetTargetPortGroups(nil, groupsWant)
+	got, err := ParseSetTargetPortGroups(list)
+	require.NoError(t, err)
+	assert.Equal(t, []PortGroupState{{Group: 1, State: AccessOptimized}, {Group: 7, State: AccessTransitioning}}, got)
+	got, err = ParseSetTargetPortGroups(list[:4])
+	require.NoError(t, err)
+	assert.Empty(t, got)
+	_, err = ParseSetTargetPortGroups(list[:3])
+	requireNeed(t, err, 4)
+	for _, n := range []int{5, 7, 9, 11} {
+		_, err = ParseSetTargetPortGroups(list[:n])
+		assert.ErrorIs(t, err, ErrMalformed, n)
+	}
+}
+
+func TestCanBecome(t *testing.T) {
+	for s, bit := range map[AccessState]uint8{
+		AccessOptimized: 0, AccessNonOptimized: 1, AccessStandby: 2, AccessUnavailable: 3,
+		AccessLBADependent: 4, AccessOffline: 6, AccessTransitioning: 7,
+	} {
+		assert.True(t, PortGroupState{}.CanBecome(s), "nothing said")
+		assert.True(t, PortGroupState{Supported: 1 << bit}.CanBecome(s), s)
+		assert.False(t, PortGroupState{Supported: ^uint8(1 << bit)}.CanBecome(s), s)
+	}
+	assert.False(t, PortGroupState{Supported: 0xff}.CanBecome(9))
+}
+
 func TestAccessStates(t *testing.T) {
 	usable := map[AccessState]bool{AccessOptimized: true, AccessNonOptimized: true, AccessLBADependent: true}
 	names := map[string]bool{}
@@ -88,5 +121,19 @@ func FuzzParseTargetPortGroups(f *testing.F) {
 		again, err := ParseTargetPortGroups(p.AppendTo(nil, true))
 		require.NoError(t, err)
 		require.Equal(t, p, again)
+	})
+}
+
+func FuzzParseSetTargetPortGroups(f *testing.F) {
+	f.Add(AppendSetTargetPortGroups(nil, groupsWant))
+	f.Add([]byte{0, 0, 0, 0, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		groups, err := ParseSetTargetPortGroups(b)
+		if err != nil {
+			return
+		}
+		again, err := ParseSetTargetPortGroups(AppendSetTargetPortGroups(nil, groups))
+		require.NoError(t, err)
+		require.Equal(t, groups, again)
 	})
 }
