@@ -55,7 +55,7 @@ var commandList []*command
 func init() {
 	// Not a variable initialiser: REPORT SUPPORTED OPERATION CODES looks into
 	// the table it is part of.
-	commandList = slices.Concat(infoCommands(), aluaCommands(), blockCommands())
+	commandList = slices.Concat(infoCommands(), aluaCommands(), reserveCommands(), blockCommands())
 	for _, c := range commandList {
 		commandTable[commandKey(c.op, c.sa)] = c
 	}
@@ -64,6 +64,7 @@ func init() {
 // opcodesWithAction are the opcodes in commandList that have service actions.
 var opcodesWithAction = map[scsi.Opcode]bool{
 	scsi.OpServiceActionIn16: true, scsi.OpMaintenanceIn: true, scsi.OpMaintenanceOut: true,
+	scsi.OpPersistentReserveIn: true, scsi.OpPersistentReserveOut: true,
 }
 
 func findCommand(c scsi.CDB) (cmd *command, knownOpcode bool) {
@@ -116,6 +117,8 @@ func (s *session) judge(t *task) *result {
 		return illegal(scsi.ASCInvalidOpcode)
 	case cmd.flags&cmdAnyType == 0 && t.lun.cfg.DeviceType != scsi.TypeDisk:
 		return illegal(scsi.ASCInvalidOpcode)
+	case t.lun.reservations.conflicts(s.key, cmd):
+		return &result{status: scsi.ReservationConflict}
 	}
 	if res := t.lun.judgeAccess(t.c.portal, cmd); res != nil {
 		return res

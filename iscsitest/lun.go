@@ -58,6 +58,9 @@ type LUN struct {
 	MaxUnmapBlocks uint32
 	// MaxWriteSame blocks of one WRITE SAME. Default: as many as MaxTransfer is.
 	MaxWriteSame uint32
+	// Reservations are the persistent reservations of the unit. Give the same to
+	// all LUNs that are paths to one disk. Default: its own.
+	Reservations *Reservations
 }
 
 // maxUnmapDescriptors of one UNMAP.
@@ -70,6 +73,8 @@ type lun struct {
 	medium   Medium
 	mayBlock bool // the medium is not plain memory
 	alua     *alua
+
+	reservations *Reservations
 
 	// atomic is held for reading by what writes blocks and for writing by
 	// COMPARE AND WRITE.
@@ -117,7 +122,13 @@ func newLUN(cfg LUN, target string) (*lun, error) {
 		return nil, err
 	}
 	_, plain := cfg.Medium.(*Memory)
-	u := &lun{number: cfg.Number, cfg: cfg, medium: cfg.Medium, mayBlock: !plain, alua: access, readOnly: cfg.ReadOnly}
+	if cfg.Reservations == nil {
+		cfg.Reservations = &Reservations{}
+	}
+	u := &lun{
+		number: cfg.Number, cfg: cfg, medium: cfg.Medium, mayBlock: !plain, alua: access, readOnly: cfg.ReadOnly,
+		reservations: cfg.Reservations,
+	}
 	u.lockedIdentify(cfg.Serial, cfg.NAA)
 	return u, nil
 }

@@ -127,6 +127,7 @@ func (t *Target) buildNodes() error {
 			if err != nil {
 				return fmt.Errorf("target %s, LUN %d: %w", cfg.Name, l.Number, err)
 			}
+			u.reservations.attach(t, u)
 			n.luns = append(n.luns, u)
 		}
 		slices.SortFunc(n.luns, func(a, b *lun) int { return int(a.number) - int(b.number) })
@@ -157,6 +158,11 @@ func (t *Target) Close() {
 		c.abort(false)
 	}
 	t.wg.Wait()
+	for _, n := range t.nodes {
+		for _, u := range n.luns {
+			u.reservations.detach(t)
+		}
+	}
 }
 
 // Name is the iSCSI name of the first target.

@@ -36,6 +36,7 @@ const (
 	ASCInvalidFieldInCDB        ASC = 0x2400
 	ASCLUNNotSupported          ASC = 0x2500
 	ASCInvalidFieldInParameters ASC = 0x2600
+	ASCInvalidRelease           ASC = 0x2604 // of a persistent reservation
 	ASCWriteProtected           ASC = 0x2700
 	ASCHardwareWriteProtect     ASC = 0x2701
 	ASCSoftwareWriteProtect     ASC = 0x2702
