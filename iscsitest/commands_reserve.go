@@ -14,7 +14,7 @@ var (
 
 // reserveCommands are PERSISTENT RESERVE IN and OUT (SPC-4 §6.15, §6.16).
 func reserveCommands() []*command {
-	const always = cmdAnyType | cmdNoMedium
+	const always = cmdAnyType | cmdNoMedium | cmdStandby
 	var list []*command
 	for _, sa := range []uint8{scsi.SAReadKeys, scsi.SAReadReservation, scsi.SAReportCapabilities, scsi.SAReadFullStatus} {
 		list = append(list, &command{op: scsi.OpPersistentReserveIn, sa: int(sa), flags: always, run: reserveIn, usage: usageReserveIn})
