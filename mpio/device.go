@@ -15,6 +15,7 @@ import (
 type Device struct {
 	cfg  Config
 	loop loop.Loop
+	load *loop.Load                     // what the loop is told of commands in flight
 	pub  atomic.Pointer[block.Geometry] // what Geometry returns
 
 	paths    []*path
@@ -85,7 +86,7 @@ func New(cfg Config, l loop.Loop) (*Device, error) {
 	if l == nil {
 		return nil, errors.New("mpio: no loop")
 	}
-	d := &Device{cfg: cfg, loop: l, rnd: rnd(cfg.Seed), moveTokens: moveBurst}
+	d := &Device{cfg: cfg, loop: l, load: loop.LoadOf(l), rnd: rnd(cfg.Seed), moveTokens: moveBurst}
 	if d.sel, err = newSelector(cfg.Policy); err != nil {
 		return nil, err
 	}

@@ -276,6 +276,7 @@ func (p *path) SessionClosed(*session.Session) {
 func (p *path) take(o *io, now int64) {
 	o.path, o.sentAt = p, now
 	p.inflight++
+	p.dev.load.Sent()
 	p.queued[o.dir()] += o.bytes
 	if o.kind.slow() {
 		p.other.pushBack(o)
@@ -287,6 +288,7 @@ func (p *path) take(o *io, now int64) {
 // land notes that o is no longer with the session.
 func (p *path) land(o *io) {
 	p.inflight--
+	p.dev.load.Answered()
 	p.queued[o.dir()] -= o.bytes
 	o.list.remove(o)
 	o.path = nil

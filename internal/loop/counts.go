@@ -9,11 +9,12 @@ type Counts struct {
 	Waits    uint64 // epoll_wait, blocking or not; portable: times the loop slept
 	Wakeups  uint64 // times a posting goroutine had to wake the loop
 	Controls uint64 // epoll_ctl; portable: none
+	Pauses   uint64 // nanosleep, to let events gather; portable: none
 }
 
 // Total is the sum of all system calls.
 func (c Counts) Total() uint64 {
-	return c.Reads + c.Writes + c.Waits + c.Wakeups + c.Controls
+	return c.Reads + c.Writes + c.Waits + c.Wakeups + c.Controls + c.Pauses
 }
 
 // Sub is what was counted since the earlier reading.
@@ -24,6 +25,7 @@ func (c Counts) Sub(earlier Counts) Counts {
 		Waits:    c.Waits - earlier.Waits,
 		Wakeups:  c.Wakeups - earlier.Wakeups,
 		Controls: c.Controls - earlier.Controls,
+		Pauses:   c.Pauses - earlier.Pauses,
 	}
 }
 
@@ -38,7 +40,7 @@ type Counter interface {
 
 // counters is the live form of Counts.
 type counters struct {
-	reads, writes, waits, wakeups, controls atomic.Uint64
+	reads, writes, waits, wakeups, controls, pauses atomic.Uint64
 }
 
 // Syscalls implements Counter.
@@ -49,5 +51,6 @@ func (c *counters) Syscalls() Counts {
 		Waits:    c.waits.Load(),
 		Wakeups:  c.wakeups.Load(),
 		Controls: c.controls.Load(),
+		Pauses:   c.pauses.Load(),
 	}
 }

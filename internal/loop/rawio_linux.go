@@ -6,12 +6,13 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// rawIO makes the system calls that never block. They go past the Go
+// rawIO makes the system calls that never block, or not for long. They go past the Go
 // scheduler, which would otherwise be told of a possibly blocking call twice
 // each time. What the kernel is given pointers to lives in here, on the heap:
 // it cannot move, and the pointers in the vectors keep the buffers alive.
@@ -19,6 +20,7 @@ type rawIO struct {
 	in  [2]unix.Iovec
 	out [maxIOV]unix.Iovec
 	msg unix.Msghdr
+	nap unix.Timespec
 }
 
 // readv fills direct, then scratch. Not both may be empty.
@@ -92,6 +94,13 @@ func (w *rawIO) pollEvents(epfd int, events []unix.EpollEvent) (int, unix.Errno)
 		return 0, errno
 	}
 	return int(n), 0
+}
+
+// sleep keeps the thread, and its place in the Go scheduler: it is for times too
+// short to be worth handing them over. A signal ends it early.
+func (w *rawIO) sleep(d time.Duration) {
+	w.nap = unix.NsecToTimespec(int64(d))
+	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&w.nap)), 0, 0)
 }
 
 func setVector(v *unix.Iovec, b []byte) {

@@ -39,6 +39,7 @@ type reactor struct {
 	inbox      inbox
 	timers     timers
 	agenda     agenda
+	pacer      pacer
 	slots      []slot
 	free       []int32 // unused entries of slots
 	closing    bool
@@ -130,7 +131,10 @@ func (r *reactor) run() {
 	// other goroutine is scheduled in between.
 	runtime.LockOSThread()
 	defer r.release()
+	// The default slack of 50 µs is more than a pause. It cannot fail.
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 	for {
+		r.pause()
 		n := r.wait()
 		r.dispatch(r.events[:n])
 		tasks, closed := r.inbox.take()
@@ -166,8 +170,29 @@ func (r *reactor) release() {
 	r.inbox.ringing.Wait() // a late ring must not hit a descriptor that is someone else's by then
 	unix.Close(r.evfd)
 	unix.Close(r.epfd)
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // the thread's next user gets the default back
 	runtime.UnlockOSThread()
 	close(r.done)
+}
+
+// load implements loader.
+func (r *reactor) load() *Load { return &r.pacer.Load }
+
+// pause lets events gather, under load; see pacer.
+func (r *reactor) pause() {
+	if !r.agenda.empty() {
+		return
+	}
+	d := r.pacer.pause(r.now)
+	if d == 0 {
+		return
+	}
+	r.pauses.Add(1)
+	r.tick()
+	from := r.now
+	r.raw.sleep(d)
+	r.tick()
+	r.pacer.paused(r.now, time.Duration(r.now-from))
 }
 
 // wait returns how many events are ready. It sleeps only when nothing is left
