@@ -359,6 +359,10 @@ func (c *check) next() {
 func (c *check) fail(err error) {
 	c.running = false
 	p := c.p
+	if p.detour.via != "" {
+		p.leaveDetour("nothing was learned")
+		return
+	}
 	p.failedCheck = true
 	p.refresh(p.explain(err), err)
 	c.after(recheckAfter, func() { p.startCheck("again") })

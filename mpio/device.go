@@ -43,7 +43,6 @@ type Device struct {
 	queue, delayed, settling ioList
 	kicking                  bool
 	fence                    fence
-	hedges                   hedger
 	ghosts                   []*ghost // oldest first
 	failing                  bool     // no path for longer than NoPathTimeout
 	noPathSince              int64    // 0 = there is one
@@ -98,7 +97,6 @@ func New(cfg Config, l loop.Loop) (*Device, error) {
 	d.fenceTimer.Fn = d.onFenceTimer
 	d.closeTimer.Fn = d.onCloseTimer
 	d.failbackTimer.Fn = d.onFailbackTimer
-	d.hedges.init(d)
 	return d, nil
 }
 
@@ -130,6 +128,7 @@ func (d *Device) AddPath(pc PathConfig) error {
 	}
 	p := &path{dev: d, cfg: pc, bit: 1 << len(d.paths), state: StateConnecting, reason: "not started", since: d.loop.Now()}
 	p.check.init(p)
+	p.detour.init(p)
 	if p.sess, err = d.cfg.NewSession(pc, p); err != nil {
 		return fmt.Errorf("mpio: path %s: %w", pc.ID, err)
 	}

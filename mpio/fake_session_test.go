@@ -30,11 +30,16 @@ type fakeSession struct {
 	aborts     string                            // see AbortTask
 	resets     string
 	functions  []pdu.TMFunction
+	group      int    // portal group
+	via        string // logging in, or logged in, through another portal
+	viaFails   bool
+	detours    []string
 	unsent     bool // a cut catches commands before they leave
 
 	logged, started, closed, isSilent bool
 	flights                           []*flight
-	zombies                           []*flight // sent with a session since lost; the target may still execute them
+	zombies                           []*flight  // sent with a session since lost; the target may still execute them
+	planned                           *fakeEvent // the next login
 	logins, drops, detached, retries  int
 	busyUntil                         int64
 }
@@ -46,30 +51,28 @@ type flight struct {
 	data []byte // of writes, as it left this host
 	gen  int
 	done *fakeEvent
-
-	at    int64
-	bytes int // of a read
 }
 
 func (s *fakeSession) Start() {
 	s.started = true
-	s.l.after(s.loginTakes, s.login)
+	s.planLogin(s.loginTakes)
 }
 
 // login tries to log in.
 func (s *fakeSession) login() {
 	switch {
 	case s.closed || s.logged:
-	case s.loginFails:
+	case s.loginFails && s.via == "", s.viaFails && s.via != "":
+		s.via = ""
 		retry := s.l.now + 1e8
-		s.l.after(1e8, s.login)
+		s.planLogin(1e8)
 		s.obs.SessionDown(nil, &session.Error{Kind: session.KindTransport, Msg: "cannot connect"}, retry)
 	default:
 		s.logins++
 		s.logged = true
-		up := session.Up{First: s.logins == 1, TSIH: 1}
+		up := session.Up{First: s.logins == 1, TSIH: 1, TPGT: s.group, Via: s.via}
 		if s.honest { // ends the session before it, and no other
-			up.Reinstated = !up.First
+			up.Reinstated, up.Conclusive = !up.First, true
 			s.zombies = slices.DeleteFunc(s.zombies, func(f *flight) bool { return f.gen == s.logins-1 })
 		}
 		s.obs.SessionUp(nil, up)
@@ -88,12 +91,8 @@ func (s *fakeSession) Submit(c *session.Command) bool {
 		return false
 	}
 	f := &flight{c: c, cdb: c.CDB, gen: s.logins}
-	f.at = s.l.now
-	switch c.Dir {
-	case session.DirWrite:
+	if c.Dir == session.DirWrite {
 		f.data = slices.Clone(c.Data)
-	case session.DirRead:
-		f.bytes = len(c.Data)
 	}
 	s.flights = append(s.flights, f)
 	took := s.delay()
@@ -128,9 +127,6 @@ func (s *fakeSession) complete(f *flight) {
 		s.obs.SessionAlive(nil)
 	}
 	s.flights = slices.Delete(s.flights, i, i+1)
-	if o, ok := s.obs.(session.LateObserver); ok && f.c == nil {
-		o.CommandLate(nil, s.l.now-f.at, f.bytes)
-	}
 	buf := f.data
 	if f.c != nil && f.c.Dir != session.DirWrite {
 		buf = f.c.Data
@@ -199,8 +195,32 @@ func (s *fakeSession) lose(why *session.Error, again int64) {
 	if s.closed {
 		return
 	}
-	s.l.after(again, s.login)
+	s.via = ""
+	s.planLogin(again)
 	s.obs.SessionDown(nil, &e, s.l.now+again)
+}
+
+// planLogin logs in after a while, instead of whatever was planned.
+func (s *fakeSession) planLogin(after int64) {
+	if s.planned != nil {
+		s.planned.dead = true
+	}
+	s.planned = s.l.after(after, s.login)
+}
+
+// Detour logs in through another portal, which is as honest as the own one.
+func (s *fakeSession) Detour(portal string, _ int) bool {
+	if s.logged || s.closed {
+		return false
+	}
+	s.via = portal
+	s.detours = append(s.detours, portal)
+	s.planLogin(s.loginTakes)
+	return true
+}
+
+func (s *fakeSession) Leave() {
+	s.l.after(1e6, func() { s.lose(&session.Error{Kind: session.KindClosed, Msg: "the detour is over"}, 1e8) })
 }
 
 // wakeIf executes f if no login has ended it.

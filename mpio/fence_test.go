@@ -144,6 +144,7 @@ func TestReinstatementOfAnotherPathSettlesNothing(t *testing.T) {
 
 func TestFenceTimeout(t *testing.T) {
 	r, _ := lostWrite(t, func(c *Config) { c.FenceTimeout = 5 * time.Second })
+	r.d.paths[1].detour.group = 2 // no way round
 	over := r.write(10, 1, 2)
 	r.l.run(4900 * msec)
 	assert.False(t, over.done)

@@ -21,6 +21,10 @@ func (d *Device) identified(p *path, ins *inspection) {
 		return
 	}
 	if err := d.samePath(p, ins); err != nil {
+		if p.detour.via != "" {
+			p.leaveDetour("nothing was learned")
+			return
+		}
 		p.quarantined = true
 		p.refresh(err.Error()+"; it is not used: check how the target's portals are mapped", err)
 		return
@@ -36,6 +40,10 @@ func (d *Device) identified(p *path, ins *inspection) {
 func (p *path) admit(why string) {
 	p.verified, p.failedCheck, p.quarantined = true, false, false
 	p.settleReinstated()
+	if p.detour.via != "" {
+		p.leaveDetour("the old session was ended")
+		return
+	}
 	p.refresh(why, nil)
 	p.dev.kick()
 }

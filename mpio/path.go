@@ -88,16 +88,16 @@ type path struct {
 
 	mutedRetries, mutedFailures muted
 
-	check check
-	hedge pathHedge
-	esc   escalation
-	est   [2]estimate
-	stat  pathStats
+	check  check
+	detour detour
+	esc    escalation
+	est    [2]estimate
+	stat   pathStats
 }
 
 // usable reports whether commands may be sent over p at all.
 func (p *path) usable() bool {
-	return p.logged && p.verified && !p.offline && !p.quarantined && !p.closed
+	return p.logged && p.verified && !p.offline && !p.quarantined && !p.closed && p.detour.via == ""
 }
 
 // derive computes the state.
@@ -115,7 +115,7 @@ func (p *path) derive() State {
 		return StateConnecting
 	case !p.verified && p.failedCheck:
 		return StateDown
-	case !p.verified:
+	case !p.verified, p.detour.via != "":
 		return StateChecking
 	case p.silent:
 		return StateSuspect
@@ -170,8 +170,9 @@ func (p *path) SessionUp(_ *session.Session, up session.Up) {
 	d := p.dev
 	p.gen++
 	p.logged, p.everLogged, p.silent, p.verified, p.failedCheck = true, true, false, false, false
-	p.ramp, p.limit, p.esc, p.hedge = rampStart, 0, escalation{}, pathHedge{away: p.hedge.away}
+	p.ramp, p.limit, p.esc = rampStart, 0, escalation{}
 	p.stat.logins++
+	p.detour.loggedIn(up)
 	if !up.Reinstated {
 		// A login that proves nothing may have left its predecessor alive, and
 		// no later proof reaches back behind it.
@@ -184,6 +185,9 @@ func (p *path) SessionUp(_ *session.Session, up session.Up) {
 			why += "; the target gave no proof that the old session ended"
 		}
 	}
+	if up.Via != "" {
+		why += " through " + up.Via + ", to end the old session"
+	}
 	p.refresh(why+": checking the unit behind it", nil)
 	p.startCheck("logged in")
 	d.kick()
@@ -193,7 +197,11 @@ func (p *path) SessionUp(_ *session.Session, up session.Up) {
 // logins have ended. It waits for the check of the unit: a login that another
 // device answers, where an address has moved, ends nothing on the first one.
 func (p *path) settleReinstated() {
-	p.dev.settle(p, "the session was reinstated, which ended every command of the old one",
+	by := "the session was reinstated, which ended every command of the old one"
+	if p.detour.via != "" {
+		by = "the session was reinstated through " + p.detour.via + ", which ended every command of the old one"
+	}
+	p.dev.settle(p, by,
 		func(g *ghost) bool { return g.path == p && g.gen >= p.chain && g.gen < p.gen })
 }
 
@@ -206,12 +214,17 @@ func (p *path) linkLost(err *session.Error) {
 	p.logged, p.verified, p.silent = false, false, false
 	p.stopCheck()
 	p.stat.losses++
+	p.detour.lost(p.dev.loop.Now())
 	p.linkErr = err
 	p.refresh(err.Error(), err)
 }
 
 // SessionDown implements session.Observer.
 func (p *path) SessionDown(_ *session.Session, err *session.Error, _ int64) {
+	if p.detour.via != "" {
+		p.detourOver()
+		return
+	}
 	p.everLogged = true
 	if p.logged {
 		p.linkLost(err)
@@ -227,6 +240,8 @@ func (p *path) SessionDown(_ *session.Session, err *session.Error, _ int64) {
 			Text: fmt.Sprintf("%d writes of unknown outcome: newer writes to their blocks wait until they are settled", n),
 		})
 	}
+	p.detour.dials++
+	p.planDetour()
 	p.dev.kick()
 }
 
@@ -269,6 +284,7 @@ func (p *path) SessionClosed(*session.Session) {
 	}
 	p.closed, p.logged, p.verified, p.silent = true, false, false, false
 	p.stopCheck()
+	p.planDetour()
 	p.refresh("closed", nil)
 	p.dev.closeStep()
 }
@@ -330,16 +346,10 @@ func (p *path) throttle() {
 	p.limit, p.good = max(1, p.inflight*3/4), 0
 }
 
-// age is how long the oldest read or write has waited that the target has not
-// answered, as far as is known; 0 if there is none. A read that was hedged and
-// taken back counts, so that a path does not look well for having lost it.
+// age is how long the oldest read or write in flight has waited, 0 if there is none.
 func (p *path) age(now int64) int64 {
-	since := p.hedge.unseen
-	if o := p.transfer.head; o != nil && (since == 0 || o.sentAt < since) {
-		since = o.sentAt
+	if o := p.transfer.head; o != nil {
+		return now - o.sentAt
 	}
-	if since == 0 {
-		return 0
-	}
-	return now - since
+	return 0
 }

@@ -39,9 +39,11 @@ func newWire(t *testing.T, n int, quirks iscsitest.Quirks, change func(*mpio.Con
 	w := &wire{t: t, l: loop.NewPortable(), tgt: tgt}
 	cfg := mpio.Config{Target: tgt.Name()}
 	cfg.NewSession = func(pc mpio.PathConfig, obs session.Observer) (mpio.Session, error) {
-		portal, err := strconv.Atoi(pc.Portal)
-		require.NoError(t, err)
-		drv := session.NewDriver(w.l, func(context.Context, string, string) (net.Conn, error) { return tgt.Dial(portal) })
+		drv := session.NewDriver(w.l, func(_ context.Context, _, address string) (net.Conn, error) {
+			portal, err := strconv.Atoi(address)
+			require.NoError(t, err)
+			return tgt.Dial(portal)
+		})
 		s, err := session.New(session.Config{
 			InitiatorName: "iqn.2026-01.test.iscsimp:host", TargetName: pc.Target,
 			Portal: pc.Portal, TPGT: pc.TPGT, ISID: pc.ISID,

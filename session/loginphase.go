@@ -18,7 +18,7 @@ func (s *Session) beginLogin(c *conn, st loop.Stream) {
 	c.stream = st
 	var err error
 	if c.chap, err = s.newCHAP(); err != nil { // New has checked the configuration
-		c.abort(&Error{Kind: KindLogin, Portal: s.cfg.Portal, Login: pdu.LoginAuthFailure, Msg: err.Error()})
+		c.abort(&Error{Kind: KindLogin, Portal: s.portal(), Login: pdu.LoginAuthFailure, Msg: err.Error()})
 		return
 	}
 	c.machine = login.New(login.Config{
@@ -66,6 +66,9 @@ func (s *Session) offeredR2Ts() uint16 {
 func (s *Session) expectedTPGT(c *conn) int {
 	if s.memberOf(c) != nil && s.tpgt >= 0 {
 		return s.tpgt
+	}
+	if s.via != "" {
+		return s.viaTPGT
 	}
 	return s.cfg.TPGT
 }
@@ -154,7 +157,7 @@ func (c *conn) enterFull(v pdu.LoginResponseView) {
 // redirects (RFC 7143 §11.13.5: the initiator MUST follow TargetAddress).
 func (c *conn) loginFailed(err error) *Error {
 	s := c.s
-	e := &Error{Kind: KindProtocol, Portal: s.cfg.Portal, Msg: err.Error()}
+	e := &Error{Kind: KindProtocol, Portal: s.portal(), Msg: err.Error()}
 	var le *login.Error
 	if !errors.As(err, &le) {
 		return e

@@ -47,7 +47,9 @@ func (c *conn) logoutResponse(v pdu.LogoutResponseView) error {
 		}
 	}
 	kind, msg := KindClosed, "logged out"
-	if s.state == StateLoggedIn {
+	if s.via != "" && s.state == StateLoggedIn {
+		msg = "the detour is over"
+	} else if s.state == StateLoggedIn {
 		kind, msg = KindTarget, "logged out, as the target asked for"
 		s.waitFloor = time.Duration(v.Time2Wait()) * time.Second
 	}

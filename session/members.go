@@ -48,7 +48,7 @@ func (m *member) up() bool { return m.state == memberUp && !m.conn.dead }
 // assemble makes the places for the connections that the login allows.
 func (s *Session) assemble(lead *conn) {
 	n := min(s.cfg.Connections, int(s.params.MaxConnections))
-	if n < 2 || s.cfg.Discovery {
+	if n < 2 || s.cfg.Discovery || s.via != "" {
 		return
 	}
 	s.members = make([]member, n)

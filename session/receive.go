@@ -187,7 +187,8 @@ func senseOf(data []byte) []byte {
 func (c *conn) finish(t *task) {
 	cmd := t.cmd
 	if cmd == nil {
-		c.s.late(t)
+		t.unloaded(c.s.env.Now(), !t.aborted)
+		c.s.tasks.remove(t)
 		c.s.drained()
 		return
 	}

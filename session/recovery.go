@@ -9,7 +9,7 @@ import (
 
 // dial begins a login attempt.
 func (s *Session) dial() {
-	s.redirects = 0
+	s.redirects, s.via = 0, ""
 	s.dialTo(s.cfg.Portal)
 }
 
@@ -62,7 +62,7 @@ func (s *Session) DialFailed(h loop.Handler, err error) {
 	}
 	c.dead, c.closed = true, true
 	s.connClosed(c, &Error{
-		Kind: KindTransport, Portal: s.cfg.Portal, Msg: "cannot connect", Err: err,
+		Kind: KindTransport, Portal: s.portal(), Msg: "cannot connect", Err: err,
 		Hint: "check the address and port, the network and whether the target runs",
 	})
 }
@@ -77,11 +77,11 @@ func (s *Session) loggedIn(c *conn) {
 		return
 	}
 	r := c.machine.Result()
-	up := Up{First: s.logins == 0, TPGT: r.TargetPortalGroupTag, TSIH: c.machine.TSIH()}
+	up := Up{First: s.logins == 0, TPGT: r.TargetPortalGroupTag, TSIH: c.machine.TSIH(), Via: s.via}
 	// What reinstatement needs is checked in full, since acknowledged data hangs on it.
 	// Behind a redirect, this time or the last, may be another machine.
-	up.Reinstated = !up.First && up.TSIH != 0 && c.machine.SecurityStage() &&
-		up.TPGT >= 0 && up.TPGT == s.tpgt && s.redirects == 0 && !s.strayed
+	up.Conclusive = up.TSIH != 0 && c.machine.SecurityStage() && up.TPGT >= 0 && s.redirects == 0
+	up.Reinstated = up.Conclusive && !up.First && up.TPGT == s.tpgt && !s.strayed
 	if up.First || up.TPGT >= 0 {
 		s.tpgt = up.TPGT
 	}
@@ -123,12 +123,14 @@ func (s *Session) connClosed(c *conn, reason *Error) {
 	if was == StateLogin && (s.followRedirect() || s.tryAgain()) {
 		return
 	}
-	if was == StateLogin && reason.Kind == KindTransport && c.stream != nil {
+	if was == StateLogin && reason.Kind == KindTransport && c.stream != nil && s.via == "" {
 		s.cutShort(c, reason)
 	}
 	s.to(evLost)
 	if was == StateLoggedIn {
-		s.losses++
+		if s.via == "" {
+			s.losses++
+		}
 		s.minimal = s.minimal && !s.fullTaken
 		s.waitFloor = max(s.waitFloor, time.Duration(s.params.DefaultTime2Wait)*time.Second)
 	}
@@ -163,7 +165,7 @@ func (s *Session) cutShort(c *conn, reason *Error) {
 func (s *Session) followRedirect() bool {
 	to := s.redirect
 	s.redirect = ""
-	if to == "" {
+	if to == "" || s.via != "" { // what a detour is to prove holds at its portal only
 		return false
 	}
 	s.log.Info("login redirected", "to", to)
@@ -174,7 +176,11 @@ func (s *Session) followRedirect() bool {
 // planRetry sets the time of the next dial, not before Time2Wait has passed
 // (RFC 7143 §7.5).
 func (s *Session) planRetry(reason *Error) {
-	s.retryAt = s.env.Now() + int64(max(s.pause(&s.backoff, reason), s.waitFloor))
+	pause := max(s.backoff, s.cfg.ReconnectMin)
+	if s.via == "" { // else it says nothing about the session's own portal
+		pause = s.pause(&s.backoff, reason)
+	}
+	s.retryAt = s.env.Now() + int64(max(pause, s.waitFloor))
 	s.waitFloor = 0
 }
 

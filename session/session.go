@@ -27,6 +27,12 @@ type Up struct {
 	// stage (RFC 7143 §6.3.5). All commands of the
 	// old session are then settled: no copy of them can reach the medium later.
 	Reinstated bool
+	// Conclusive is what Reinstated is, apart from the session before it: the login
+	// ended every session with the same names, ISID and portal group that the
+	// target had, those of another process too.
+	Conclusive bool
+	// Via is the portal of a login that Detour asked for, else empty.
+	Via string
 	// First is true for the first login of this Session.
 	First bool
 	TPGT  int // portal group tag, -1 if the target did not tell
@@ -106,8 +112,10 @@ type Session struct {
 	toldOpen   bool   // that the target wants no authentication was logged
 	redirect   string // dial here instead of the portal, once
 	redirects  int
-	strayed    bool  // the last login was redirected
-	deadline   int64 // of the login or logout under way
+	strayed    bool   // the last login was redirected
+	via        string // the login under way, or the session, is a detour through this portal
+	viaTPGT    int    // ... and must lead to this portal group
+	deadline   int64  // of the login or logout under way
 	retryAt    int64
 	backoff    time.Duration
 	failing    bool          // commands of a lost connection are being completed
@@ -275,7 +283,7 @@ func (s *Session) closed() {
 }
 
 func (s *Session) err(k Kind, format string, args ...any) *Error {
-	return &Error{Kind: k, Portal: s.cfg.Portal, Msg: fmt.Sprintf(format, args...)}
+	return &Error{Kind: k, Portal: s.portal(), Msg: fmt.Sprintf(format, args...)}
 }
 
 // withDefaults validates cfg and fills in the defaults.
