@@ -227,6 +227,13 @@ func (w *pathWatch) SessionDown(s *session.Session, err *session.Error, retryAt 
 	w.Observer.SessionDown(s, err, retryAt)
 }
 
+// CommandLate implements session.LateObserver, which embedding does not pass on.
+func (w *pathWatch) CommandLate(s *session.Session, took int64, bytes int) {
+	if o, ok := w.Observer.(session.LateObserver); ok {
+		o.CommandLate(s, took, bytes)
+	}
+}
+
 // starter decides when Open is done. Everything but result belongs to the loop.
 type starter struct {
 	wait   Wait

@@ -147,13 +147,13 @@ func TestHistogram(t *testing.T) {
 		}
 	}
 	assert.Equal(t, histLength-1, last)
-	var a, b histogram
-	assert.Zero(t, quantile(&a, &b, 0.5))
+	var a histogram
+	assert.Zero(t, a.quantile(0.5))
 	for i := range int64(1000) {
 		a[bucket(i*1000)]++
 	}
-	assert.InDelta(t, 500e-6, quantile(&a, &b, 0.5), 70e-6)
-	assert.InDelta(t, 990e-6, quantile(&a, &b, 0.99), 70e-6)
+	assert.InDelta(t, 500e3, a.quantile(0.5), 70e3)
+	assert.InDelta(t, 990e3, a.quantile(0.99), 70e3)
 }
 
 func TestRecentWindow(t *testing.T) {

@@ -110,6 +110,11 @@ type Config struct {
 	// changing state (04/01, 04/0A, …). Default 60 s.
 	WaitTimeout time.Duration
 
+	// HedgeBudget is the share of the reads, from 0 to 0.5, that may be sent over
+	// a second path as well because they are older than the p99 of what that one
+	// would deliver. Not with the failover policy. Default 0.02; negative: none.
+	HedgeBudget float64
+
 	// MaxTransfer caps the bytes of one READ or WRITE, besides the target's own
 	// limit (VPD B0). Default and greatest value 4 MiB; at least 64 KiB.
 	MaxTransfer uint32
@@ -171,6 +176,12 @@ func (cfg Config) withDefaults() (Config, error) {
 	}
 	if cfg.MaxTransfer < minTransferCap || cfg.MaxTransfer > maxTransferCap {
 		return cfg, fmt.Errorf("mpio: MaxTransfer is %d, must be from %d to %d", cfg.MaxTransfer, minTransferCap, maxTransferCap)
+	}
+	if cfg.HedgeBudget == 0 {
+		cfg.HedgeBudget = defaultHedgeBudget
+	}
+	if !(cfg.HedgeBudget <= maxHedgeBudget) { // also NaN
+		return cfg, fmt.Errorf("mpio: HedgeBudget is %v, must not be more than %v", cfg.HedgeBudget, maxHedgeBudget)
 	}
 	if cfg.Policy == "" {
 		cfg.Policy = PolicyLatency

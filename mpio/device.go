@@ -43,6 +43,7 @@ type Device struct {
 	queue, delayed, settling ioList
 	kicking                  bool
 	fence                    fence
+	hedges                   hedger
 	ghosts                   []*ghost // oldest first
 	failing                  bool     // no path for longer than NoPathTimeout
 	noPathSince              int64    // 0 = there is one
@@ -97,6 +98,7 @@ func New(cfg Config, l loop.Loop) (*Device, error) {
 	d.fenceTimer.Fn = d.onFenceTimer
 	d.closeTimer.Fn = d.onCloseTimer
 	d.failbackTimer.Fn = d.onFailbackTimer
+	d.hedges.init(d)
 	return d, nil
 }
 

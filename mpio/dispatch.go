@@ -66,6 +66,7 @@ func (d *Device) send(p *path, o *io) bool {
 	if !d.tickOn {
 		d.armTick()
 	}
+	d.hedges.watch(o)
 	return true
 }
 
@@ -157,6 +158,9 @@ func (d *Device) finish(o *io, err error) {
 	q := o.req
 	if o.ghosts > 0 {
 		d.disown(o)
+	}
+	if o.twin != nil {
+		d.hedges.drop(o)
 	}
 	if o.ext.slot != 0 {
 		d.unhold(&o.ext)
@@ -263,6 +267,11 @@ func (d *Device) takeReads(p *path, all bool) {
 			before := o.prev
 			if !o.kind.changes() && (all || o.moves < maxMoves && d.moveTokens >= 1) && p.sess.Detach(&o.cmd) {
 				p.land(o)
+				if o.hedge {
+					d.hedges.release(o)
+					o = before
+					continue
+				}
 				if !all {
 					o.moves++
 					d.moveTokens--

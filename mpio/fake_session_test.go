@@ -51,6 +51,9 @@ type flight struct {
 	data []byte // of writes, as it left this host
 	gen  int
 	done *fakeEvent
+
+	at    int64
+	bytes int // of a read
 }
 
 func (s *fakeSession) Start() {
@@ -91,8 +94,12 @@ func (s *fakeSession) Submit(c *session.Command) bool {
 		return false
 	}
 	f := &flight{c: c, cdb: c.CDB, gen: s.logins}
-	if c.Dir == session.DirWrite {
+	f.at = s.l.now
+	switch c.Dir {
+	case session.DirWrite:
 		f.data = slices.Clone(c.Data)
+	case session.DirRead:
+		f.bytes = len(c.Data)
 	}
 	s.flights = append(s.flights, f)
 	took := s.delay()
@@ -127,6 +134,9 @@ func (s *fakeSession) complete(f *flight) {
 		s.obs.SessionAlive(nil)
 	}
 	s.flights = slices.Delete(s.flights, i, i+1)
+	if o, ok := s.obs.(session.LateObserver); ok && f.c == nil {
+		o.CommandLate(nil, s.l.now-f.at, f.bytes)
+	}
 	buf := f.data
 	if f.c != nil && f.c.Dir != session.DirWrite {
 		buf = f.c.Data

@@ -66,6 +66,11 @@ type io struct {
 	ghosts  int    // own copies whose fate is unknown
 	backoff uint8
 	bytes   int // in flight
+
+	twin   *io  // the other copy of a hedged read, while it is in flight
+	hedge  bool // this is the second copy: it has no request
+	hedged bool // a second copy was made
+	denied bool // ... or would have been, had the budget allowed it
 }
 
 // ioList is an intrusive doubly linked list.
@@ -147,6 +152,7 @@ func (d *Device) putIO(o *io) {
 	o.req, o.path, o.data, o.cmd.Data, o.cmd.Err, o.cmd.Sense = nil, nil, nil, nil, nil, nil
 	o.done, o.due, o.trouble, o.failed, o.avoid = 0, 0, 0, 0, 0
 	o.tries, o.losses, o.moves, o.ghosts, o.backoff = 0, 0, 0, 0, 0
+	o.twin, o.hedge, o.hedged, o.denied = nil, false, false, false
 	o.next = d.freeIO
 	d.freeIO = o
 	d.live--

@@ -25,8 +25,12 @@ func (d *Device) CommandDone(c *session.Command) {
 	p := o.path
 	now := d.loop.Now()
 	p.land(o)
+	p.hedge.unseen = 0
 	if c.Err == nil && c.Status == scsi.Good && p.verified && o.complete() {
 		p.succeeded(o, now, now-o.sentAt)
+		if o.kind == kindRead {
+			d.hedges.earn()
+		}
 		if d.moveTokens < moveBurst {
 			d.moveTokens += moveShare
 		}

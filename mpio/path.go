@@ -90,6 +90,7 @@ type path struct {
 
 	check  check
 	detour detour
+	hedge  pathHedge
 	esc    escalation
 	est    [2]estimate
 	stat   pathStats
@@ -170,7 +171,7 @@ func (p *path) SessionUp(_ *session.Session, up session.Up) {
 	d := p.dev
 	p.gen++
 	p.logged, p.everLogged, p.silent, p.verified, p.failedCheck = true, true, false, false, false
-	p.ramp, p.limit, p.esc = rampStart, 0, escalation{}
+	p.ramp, p.limit, p.esc, p.hedge = rampStart, 0, escalation{}, pathHedge{away: p.hedge.away}
 	p.stat.logins++
 	p.detour.loggedIn(up)
 	if !up.Reinstated {
@@ -346,10 +347,16 @@ func (p *path) throttle() {
 	p.limit, p.good = max(1, p.inflight*3/4), 0
 }
 
-// age is how long the oldest read or write in flight has waited, 0 if there is none.
+// age is how long the oldest read or write has waited that the target has not
+// answered, as far as is known; 0 if there is none. A read that was hedged and
+// taken back counts, so that a path does not look well for having lost it.
 func (p *path) age(now int64) int64 {
-	if o := p.transfer.head; o != nil {
-		return now - o.sentAt
+	since := p.hedge.unseen
+	if o := p.transfer.head; o != nil && (since == 0 || o.sentAt < since) {
+		since = o.sentAt
 	}
-	return 0
+	if since == 0 {
+		return 0
+	}
+	return now - since
 }

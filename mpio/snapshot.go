@@ -51,6 +51,11 @@ type Snapshot struct {
 	Fenced         []Fence `json:"fenced"`       // the oldest 64
 	FencedCount    int     `json:"fenced_count"`
 
+	HedgeBudget  float64 `json:"hedge_budget"`  // share of the reads, 0 = hedging is off
+	Hedges       uint64  `json:"hedges"`        // reads sent over a second path as well
+	HedgeWins    uint64  `json:"hedge_wins"`    // ... which answered first
+	HedgesDenied uint64  `json:"hedges_denied"` // reads that were old enough while the budget was exhausted
+
 	LastError string         `json:"last_error,omitempty"`
 	Paths     []PathSnapshot `json:"paths"`
 }
@@ -95,6 +100,7 @@ type PathSnapshot struct {
 	Resets   uint64 `json:"resets"`   // LUN resets asked for
 	Moved    uint64 `json:"moved"`
 	Probes   uint64 `json:"probes"`
+	Hedged   uint64 `json:"hedged"` // reads sent here that were then sent over another path too
 	Logins   uint64 `json:"logins"`
 	Losses   uint64 `json:"losses"`
 
@@ -133,6 +139,7 @@ func (d *Device) Snapshot() Snapshot {
 		FencesRaised: d.stat.fencesRaised, FencesSettled: d.stat.fencesSettled,
 		FencesTimedOut: d.stat.fencesTimedOut, FencedWaits: d.stat.fencedWaits,
 		Fenced: d.fencedRanges(now), FencedCount: len(d.ghosts),
+		HedgeBudget: d.hedges.budget, Hedges: d.hedges.sent, HedgeWins: d.hedges.wins, HedgesDenied: d.hedges.denied,
 		Paths: make([]PathSnapshot, 0, len(d.paths)),
 	}
 	if d.lastErr != nil {
@@ -206,14 +213,16 @@ func (d *Device) fencedRanges(now int64) []Fence {
 func (p *path) snapshot(now int64) PathSnapshot {
 	st := &p.stat
 	ios, bytes, span := st.recent(now)
+	times, writes := st.times(now, 0), st.times(now, 1)
+	times.add(&writes)
 	ps := PathSnapshot{
 		ID: p.cfg.ID, Portal: p.cfg.Portal, TPGT: p.cfg.TPGT, State: p.state, Active: p.isActive(),
 		Since: seconds(now - p.since), Reason: p.reason, Priority: p.cfg.Priority, Weight: p.cfg.Weight,
 		IOs: st.ios, Bytes: st.bytes,
-		P50: quantile(&st.now.hist, &st.before.hist, 0.5), P99: quantile(&st.now.hist, &st.before.hist, 0.99),
+		P50: times.quantile(0.5) / 1e9, P99: times.quantile(0.99) / 1e9,
 		InFlight: p.inflight, OldestAge: seconds(p.age(now)),
 		Retries: st.retries, Errors: st.errors, Timeouts: st.timeouts, Aborts: st.aborts, Resets: st.resets, Moved: st.moved, Probes: st.probes,
-		Logins: st.logins, Losses: st.losses, Cost: p.explainCost(now), Session: p.sess.Stats(),
+		Hedged: p.hedge.away, Logins: st.logins, Losses: st.losses, Cost: p.explainCost(now), Session: p.sess.Stats(),
 	}
 	ps.link(now)
 	if span > 0 {

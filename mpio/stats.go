@@ -31,24 +31,35 @@ func bucketTop(i int) float64 {
 	return float64(uint64(1<<histSub+i&(1<<histSub-1)+1) << (e - histSub))
 }
 
-// quantile is the duration in seconds below which the share q lies, 0 without samples.
-func quantile(a, b *histogram, q float64) float64 {
-	total := uint64(0)
-	for i := range a {
-		total += uint64(a[i]) + uint64(b[i])
+// add puts the counts of other on top.
+func (h *histogram) add(other *histogram) {
+	for i := range h {
+		h[i] += other[i]
 	}
+}
+
+// count is the number of samples.
+func (h *histogram) count() (n uint64) {
+	for _, c := range h {
+		n += uint64(c)
+	}
+	return n
+}
+
+// quantile is the duration in ns below which the share q lies, 0 without samples.
+func (h *histogram) quantile(q float64) float64 {
+	total := h.count()
 	if total == 0 {
 		return 0
 	}
 	rest := uint64(q * float64(total))
-	for i := range a {
-		n := uint64(a[i]) + uint64(b[i])
-		if n > rest {
-			return bucketTop(i) / 1e9
+	for i, c := range h {
+		if uint64(c) > rest {
+			return bucketTop(i)
 		}
-		rest -= n
+		rest -= uint64(c)
 	}
-	return bucketTop(histLength-1) / 1e9
+	return bucketTop(histLength - 1)
 }
 
 // windowLength is half of what "recent" means: figures cover the last 1 to 2 s.
@@ -59,7 +70,7 @@ type window struct {
 	start int64
 	ios   uint64
 	bytes uint64
-	hist  histogram
+	hist  [2]histogram // service times by direction, as io.dir
 }
 
 // pathStats counts what a path did.
@@ -99,7 +110,21 @@ func (s *pathStats) done(o *io, now, took int64) {
 	}
 	s.bytes += uint64(o.bytes)
 	s.now.bytes += uint64(o.bytes)
-	s.now.hist[bucket(took)]++
+	s.now.hist[o.dir()][bucket(took)]++
+}
+
+// late counts the service time of a read that was answered after it had been taken back.
+func (s *pathStats) late(now, took int64) {
+	s.roll(now)
+	s.now.hist[0][bucket(took)]++
+}
+
+// times gives the service times of the last 1 to 2 s in one direction.
+func (s *pathStats) times(now int64, dir int) histogram {
+	s.roll(now)
+	h := s.now.hist[dir]
+	h.add(&s.before.hist[dir])
+	return h
 }
 
 // recent gives commands, bytes and seconds of the two windows.

@@ -112,7 +112,7 @@ func TestDetachAtEachByte(t *testing.T) {
 			w.feed(answer[at:], 1+at%23)
 			require.Nil(t, w.aborted)
 			require.Equal(t, before, a.Data, "touched after Detach at byte %d", at)
-			require.Equal(t, []string{"done b: GOOD received=30 sense= resid=0 under=false"}, w.lines)
+			require.Equal(t, []string{"late after 0s: bytes=96", "done b: GOOD received=30 sense= resid=0 under=false"}, w.lines)
 			require.Equal(t, bytes.Repeat([]byte{0x5a}, 30), b.Data)
 			require.Zero(t, w.s.tasks.scsi)
 		}

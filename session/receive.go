@@ -187,8 +187,7 @@ func senseOf(data []byte) []byte {
 func (c *conn) finish(t *task) {
 	cmd := t.cmd
 	if cmd == nil {
-		t.unloaded(c.s.env.Now(), !t.aborted)
-		c.s.tasks.remove(t)
+		c.s.late(t)
 		c.s.drained()
 		return
 	}

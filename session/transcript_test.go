@@ -73,6 +73,10 @@ func (w *world) SessionAlive(*Session)   { w.logf("alive") }
 func (w *world) SessionChanged(*Session) { w.logf("changed") }
 func (w *world) SessionClosed(*Session)  { w.logf("closed") }
 
+func (w *world) CommandLate(_ *Session, took int64, bytes int) {
+	w.logf("late after %v: bytes=%d", time.Duration(took), bytes)
+}
+
 func (w *world) CommandDone(c *Command) {
 	switch {
 	case c.Err != nil:

@@ -1,0 +1,25 @@
+package session
+
+// LateObserver is what an Observer may implement besides: it is told of answers
+// that nobody waits for any more, since only they tell how slow a session is
+// whose commands were taken away from it.
+type LateObserver interface {
+	// CommandLate: the target answered a command that Detach had taken back, so
+	// many ns after Submit. bytes is the length of a read, 0 for commands of any
+	// other kind. On the loop; it may call any method of the session.
+	CommandLate(s *Session, took int64, bytes int)
+}
+
+// late ends the detached task t, which the target has answered.
+func (s *Session) late(t *task) {
+	now := s.env.Now()
+	took, bytes, answered := now-t.at, 0, !t.aborted
+	if t.read {
+		bytes = int(t.length)
+	}
+	t.unloaded(now, answered)
+	s.tasks.remove(t)
+	if o, ok := s.obs.(LateObserver); ok && answered {
+		o.CommandLate(s, took, bytes)
+	}
+}
