@@ -1,0 +1,139 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"github.com/iscsimp/iscsimp/mpio"
+)
+
+func main() {
+	if err := command(os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// options are what the command line says.
+type options struct {
+	policies        []string
+	seed            uint64
+	warmUp, measure time.Duration
+	jobs            int
+}
+
+func command(args []string, w io.Writer) error {
+	f := flag.NewFlagSet("sim", flag.ContinueOnError)
+	scenario := f.String("scenario", "all", "`NAMES` of scenarios or topologies, with commas; all")
+	policy := f.String("policy", strings.Join(mpio.Policies(), ","), "`NAMES` of policies, with commas")
+	list := f.Bool("list", false, "list the scenarios")
+	brief := f.Bool("brief", false, "only compare the first policy with the best of all, per scenario")
+	var o options
+	f.Uint64Var(&o.seed, "seed", 1, "where chance begins")
+	f.DurationVar(&o.warmUp, "warmup", 2*time.Second, "virtual time before measuring")
+	f.DurationVar(&o.measure, "measure", 4*time.Second, "virtual time measured")
+	f.IntVar(&o.jobs, "jobs", runtime.GOMAXPROCS(0), "simulations at a time")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if *list {
+		for _, s := range scenarios() {
+			fmt.Fprintf(w, "%-24s %s\n", s.Name, s.Text)
+		}
+		return nil
+	}
+	set, err := find(*scenario)
+	if err != nil {
+		return err
+	}
+	o.policies = strings.Split(*policy, ",")
+	tables, err := runAll(set, o)
+	if err != nil {
+		return err
+	}
+	if *brief {
+		writeBrief(w, tables)
+		return nil
+	}
+	for _, t := range tables {
+		writeTable(w, t)
+	}
+	return nil
+}
+
+// table is the results of all policies in one scenario.
+type table struct {
+	*Scenario
+	results []Result
+}
+
+// runAll runs every policy through every scenario, several at a time.
+func runAll(set []*Scenario, o options) ([]table, error) {
+	tables := make([]table, len(set))
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var failed error
+	slots := make(chan struct{}, max(o.jobs, 1))
+	for i, s := range set {
+		tables[i] = table{s, make([]Result, len(o.policies))}
+		for j, policy := range o.policies {
+			slots <- struct{}{}
+			wg.Go(func() {
+				defer func() { <-slots }()
+				r, err := run(s, policy, o.seed, o.warmUp, o.measure)
+				tables[i].results[j] = r
+				if err != nil {
+					mu.Lock()
+					failed = err
+					mu.Unlock()
+				}
+			})
+		}
+	}
+	wg.Wait()
+	return tables, failed
+}
+
+func writeTable(w io.Writer, t table) {
+	fmt.Fprintf(w, "%s: %s. At best %.0f requests/s.\n", t.Name, t.Text, t.optimum())
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(tw, "policy\trequests/s\tof optimum\tp50\tp99\tp99.9\tshares of the paths\t")
+	for _, r := range t.results {
+		fmt.Fprintf(tw, "%s\t%.0f\t%.1f %%\t%s\t%s\t%s\t%s\t\n", r.Policy, r.Rate, 100*r.Share, short(r.P50), short(r.P99), short(r.P999), shares(r.Paths))
+	}
+	tw.Flush()
+	fmt.Fprintln(w)
+}
+
+func short(d time.Duration) string {
+	switch {
+	case d < 10*time.Millisecond:
+		return fmt.Sprintf("%.2f ms", d.Seconds()*1e3)
+	case d < time.Second:
+		return fmt.Sprintf("%.0f ms", d.Seconds()*1e3)
+	}
+	return fmt.Sprintf("%.2f s", d.Seconds())
+}
+
+// shares prints the shares of paths; of many only the least and the most.
+func shares(list []float64) string {
+	if len(list) > 8 {
+		low, high := list[0], list[0]
+		for _, s := range list {
+			low, high = min(low, s), max(high, s)
+		}
+		return fmt.Sprintf("%.2f to %.2f %%", 100*low, 100*high)
+	}
+	var b strings.Builder
+	for _, s := range list {
+		fmt.Fprintf(&b, " %.1f", 100*s)
+	}
+	return b.String() + " %"
+}
