@@ -38,7 +38,7 @@ func flow(num int, s string, depth int) (n *Node, rest string, err error) {
 		case rest[0] == ',':
 			rest = strings.TrimLeft(rest[1:], " ")
 		case rest[0] != closing:
-			return nil, "", errorf(num, "%q: a comma or %c is expected", shorten(rest), closing)
+			return nil, "", errorf(num, "a comma or %c is expected after each value", closing)
 		}
 	}
 }
@@ -86,10 +86,10 @@ func flowValue(num int, s string, depth int) (n *Node, rest string, err error) {
 		return nil, "", err
 	}
 	if end < len(s) && (s[end] == '[' || s[end] == '{') {
-		return nil, "", errorf(num, "%q: put a value that holds %c in quotes", shorten(s), s[end])
+		return nil, "", errorf(num, "put a value that holds %c in quotes", s[end])
 	}
 	if keyEnd(text, false) >= 0 || needsQuotes(text) {
-		return nil, "", errorf(num, "%q: put it in quotes", shorten(text))
+		return nil, "", errorf(num, "put a value that holds a question mark or colon in quotes")
 	}
 	return plain(num, text), s[end:], nil
 }

@@ -64,7 +64,8 @@ func (n *Node) add(e Entry) error {
 	return nil
 }
 
-// Error is what is wrong with a text, and where.
+// Error is what is wrong with a text, and where. It never holds a value, which may
+// be a secret.
 type Error struct {
 	Line int // from 1
 	Msg  string

@@ -85,9 +85,9 @@ func (p *parser) split(text []byte) error {
 			started = true
 			continue
 		case l.indent == 0 && (l.text == "---" || l.text == "..." || strings.HasPrefix(l.text, "--- ") || strings.HasPrefix(l.text, "... ")):
-			return errorf(num, "%q: only one document is read, from the first line to the last; remove the line", l.text)
+			return errorf(num, "only one document is read, from the first line to the last; remove the line")
 		case l.text[0] == '%' && l.indent == 0:
-			return errorf(num, "directives such as %q are not supported; remove the line", l.text)
+			return errorf(num, "directives (%%) are not supported; remove the line")
 		}
 		started = true
 		p.lines = append(p.lines, l)

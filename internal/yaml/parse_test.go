@@ -71,13 +71,13 @@ func TestParse(t *testing.T) {
 
 // refused are texts that are not read, and what the error says.
 var refused = map[string]string{
-	"a":                      "line 1: \"a\" is not `key: value`",
+	"a":                      "line 1: the line is not `key: value`",
 	"- a":                    "line 1: a list stands where",
 	"a: 1\n- b":              "line 2: a list item stands where",
 	"a: b\n  c: d":           "line 2: the line is not indented like the others",
 	"a:\n   b: 1\n  c: 2":    "line 3: the line is not indented like the others",
 	"a: b\n  c":              "line 2: the line is not indented",
-	"a:\n  b":                "line 2: \"b\" is not `key: value`",
+	"a:\n  b":                "line 2: the line is not `key: value`",
 	"a:\n\tb: c":             "line 2: there is a tab",
 	"a: 1\nb: 2\na: 3":       "line 3: \"a\" is there twice, first on line 1",
 	"a: {b: 1, b: 2}":        "line 1: \"b\" is there twice",
@@ -89,15 +89,15 @@ var refused = map[string]string{
 	"a: @b":                  "begins with @",
 	"a: %b":                  "begins with %",
 	"%YAML 1.2\n---\na: b":   "directives",
-	"a: b\n---\nc: d":        "line 2: \"---\": only one document",
+	"a: b\n---\nc: d":        "line 2: only one document",
 	"a: b\n...":              "only one document",
 	"? a\n: b":               "is not `key: value`",
 	"<<: a":                  "merging",
-	"a: b: c":                "put it in quotes",
+	"a: b: c":                "in quotes",
 	"a: \"b":                 "not closed",
 	"a: 'b":                  "not closed",
 	"a: \"b\\":               "not closed",
-	"a: \"b\" c":             "after the end of the value",
+	"a: \"b\" c":             "after the closing quote",
 	"a: \"b\"#c":             "a blank must stand before a comment",
 	"a: [b]#c":               "a blank must stand before a comment",
 	`a: "\q"`:                `\q is not an escape`,
@@ -119,7 +119,7 @@ var refused = map[string]string{
 	"a:\n  - - b":            "a list directly in a list",
 	"a:\n  -\n    - b":       "a list directly in a list",
 	"a:\n  -\tb":             "there is a tab",
-	"a: \"b\" : c":           "after the end",
+	"a: \"b\" : c":           "after the closing quote",
 	": b":                    "the key is empty",
 	"a: b\x00":               "U+0000",
 	"a: \xff":                "UTF-8",
@@ -161,6 +161,19 @@ func TestManyKeys(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, n.Entries, 80_000)
 	require.Equal(t, 80_000, n.Entries[79_999].Line)
+}
+
+// TestErrorsHoldNoValue: a secret with a mistake in it is not shown.
+func TestErrorsHoldNoValue(t *testing.T) {
+	for _, text := range []string{
+		"password: hush: x", "password: \"hush", "password: 'hush", "password: \"x\" hush", "password: [hush", "password: [a: hush]", "password: [hush{]",
+		"password: x\n  hush", "password:\n  hush", "password: |\n  hush", "password: &hush", "password: \"\\qhush\"", "password: {hush}", "password: {a: -hush}", "- hush",
+		"password: \"hush\"\n\"hush\" x", "...hush", "%hush",
+	} {
+		_, err := Parse([]byte(text))
+		require.Error(t, err, text)
+		assert.NotContains(t, err.Error(), "hush")
+	}
 }
 
 func TestGet(t *testing.T) {

@@ -24,20 +24,20 @@ func splitKey(num int, s string, flow bool) (key, rest string, err error) {
 		}
 		after := strings.TrimLeft(rest, " ")
 		if after == "" || after[0] != ':' || len(after) > 1 && after[1] != ' ' {
-			return "", "", errorf(num, "after the key %q comes no colon and blank; write key: value", key)
+			return "", "", errorf(num, "after a text in quotes comes no colon and blank; write key: value")
 		}
 		return key, after[1:], nil
 	}
 	end := keyEnd(s, flow)
 	if end < 0 {
-		return "", "", errorf(num, "%q is not `key: value`; a colon and a blank stand between them", shorten(s))
+		return "", "", errorf(num, "the line is not `key: value`; a colon and a blank stand between them")
 	}
 	key = strings.TrimRight(s[:end], " ")
 	if err := checkPlain(num, key, "key"); err != nil {
 		return "", "", err
 	}
 	if flow && needsQuotes(key) {
-		return "", "", errorf(num, "%q: put it in quotes", shorten(key))
+		return "", "", errorf(num, "put the key in quotes")
 	}
 	if key == "<<" {
 		return "", "", errorf(num, "merging with << is not supported; write the keys out")
@@ -86,7 +86,7 @@ func inline(num int, rest string, depth int) (*Node, error) {
 		return nil, err
 	}
 	if !isBlank(after) {
-		return nil, errorf(num, "%q comes after the end of the value; put the whole value in quotes", shorten(strings.TrimSpace(after)))
+		return nil, errorf(num, "something comes after the closing quote or bracket; put the whole value in quotes")
 	}
 	if after != "" && after[0] == '#' {
 		return nil, errorf(num, "a blank must stand before a comment")
@@ -107,7 +107,7 @@ func plainLine(num int, s string) (*Node, error) {
 		return nil, err
 	}
 	if keyEnd(s, false) >= 0 {
-		return nil, errorf(num, "%q holds a colon and a blank, which makes it a key; put it in quotes, or on a line of its own", shorten(s))
+		return nil, errorf(num, "the value holds a colon and a blank, which would make it a key; put it in quotes")
 	}
 	return plain(num, s), nil
 }
