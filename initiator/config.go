@@ -71,6 +71,9 @@ type Config struct {
 	// Wait is the number of paths that must be up before Open returns. Default WaitAny.
 	Wait Wait
 
+	// Paths steers paths beforehand, each by its portal. Default: nothing is steered.
+	Paths []PathSetting
+
 	// NoPathTimeout is how long requests wait while there is no usable path;
 	// then they fail with ErrIO until one is back (no_path_retry, in seconds;
 	// node.session.timeo.replacement_timeout). Default 120 s; Forever: no limit.
@@ -211,6 +214,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.FailFast && c.NoPathTimeout != 0 {
 		return c, invalidf("set one of the two", "FailFast and NoPathTimeout contradict each other")
+	}
+	if c.Paths, err = cleanPaths(c.Paths); err != nil {
+		return c, err
 	}
 	if c.MaxBurstLength != 0 && c.FirstBurstLength > c.MaxBurstLength {
 		return c, invalidf("RFC 7143 §13.14 wants it the other way round",

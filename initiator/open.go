@@ -143,13 +143,13 @@ func (d *Device) addPaths(m *merger, which func(portal string) bool) {
 		for _, a := range same {
 			d.haveAddress[a] = true
 		}
-		d.addPath(p)
+		d.addPath(p, d.cfg.setting(same))
 	}
 	d.onLoop(func() { d.starter.listed = names })
 }
 
 // addPath adds one path and names it by its number.
-func (d *Device) addPath(p TargetPortal) {
+func (d *Device) addPath(p TargetPortal, set PathSetting) {
 	if d.background.Err() != nil {
 		return
 	}
@@ -159,10 +159,17 @@ func (d *Device) addPath(p TargetPortal) {
 		Portal: p.Address,
 		TPGT:   p.TPGT,
 		ISID:   d.cfg.session(p.Address, p.TPGT).ISID,
+
+		Priority: set.Priority,
+		Weight:   set.Weight,
 	}
 	d.onLoop(func() {
-		d.starter.expect(cfg.ID, cfg.Portal)
-		if err := d.mp.AddPath(cfg); err != nil {
+		d.starter.expect(cfg.ID, cfg.Portal, set.Down)
+		err := d.mp.AddPath(cfg)
+		if err == nil && set.Down {
+			err = d.mp.SetPath(cfg.ID, PathOp{Kind: PathDown})
+		}
+		if err != nil {
 			d.log.Error("a portal is not used", "portal", cfg.Portal, "err", err)
 			d.starter.failed(cfg.ID, err, true)
 		}
@@ -248,6 +255,7 @@ type starter struct {
 // startingPath is how far a path has come.
 type startingPath struct {
 	id, portal string
+	out        bool // taken out of use beforehand: it is not waited for
 	up         bool
 	final      bool // it failed, and trying on will hardly help
 	checked    bool // err is about the unit behind the path, which says more than what follows
@@ -259,9 +267,9 @@ func newStarter(cfg Config) *starter {
 	return &starter{wait: cfg.Wait, target: cfg.Target, result: make(chan error, 1)}
 }
 
-// expect announces a path.
-func (s *starter) expect(id, portal string) {
-	s.paths = append(s.paths, &startingPath{id: id, portal: portal})
+// expect announces a path; out if it is not to be used for now.
+func (s *starter) expect(id, portal string, out bool) {
+	s.paths = append(s.paths, &startingPath{id: id, portal: portal, out: out})
 }
 
 // complete tells that no more paths will be announced.
@@ -330,22 +338,25 @@ func (s *starter) decide() {
 	if s.told {
 		return
 	}
-	up, final := 0, 0
+	up, final, out := 0, 0, 0
 	for _, p := range s.paths {
-		if p.up {
+		switch {
+		case p.up:
 			up++
-		} else if p.final {
+		case p.out:
+			out++
+		case p.final:
 			final++
 		}
 	}
 	need := max(1, int(s.wait))
 	if s.wait == WaitAll {
-		need = max(1, len(s.paths))
+		need = max(1, len(s.paths)-out)
 	}
 	switch {
 	case up >= need && (s.over || s.wait != WaitAll):
 		s.tell(nil)
-	case s.over && up+final == len(s.paths) && up < need:
+	case s.over && up+final+out == len(s.paths) && up < need:
 		s.tell(s.failure())
 	}
 }
@@ -365,7 +376,11 @@ func (s *starter) failure() *Error {
 			continue
 		}
 		err := p.err
-		if err == nil {
+		switch {
+		case p.out:
+			err = &Error{Kind: KindOther, Msg: "taken out of use by hand"}
+			e.Hint = "take a path back into use first: `iscsimp path NAME PORTAL up --save`"
+		case err == nil:
 			err = &Error{Kind: KindTimeout, Msg: "no answer yet"}
 		}
 		e.Portals = append(e.Portals, portalErr(p.portal, err))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -23,12 +24,33 @@ const (
 	flagMutualUser       = "mutual-chap-user"
 	flagMutualSecretFile = "mutual-chap-secret-file"
 	flagCHAPAlgorithms   = "chap-algs"
+
+	flagDiscoveryUser             = "discovery-chap-user"
+	flagDiscoverySecretFile       = "discovery-chap-secret-file"
+	flagDiscoveryMutualUser       = "discovery-mutual-chap-user"
+	flagDiscoveryMutualSecretFile = "discovery-mutual-chap-secret-file"
 )
 
 // Environment variables that hold secrets.
 const (
 	variableCHAPSecret   = "ISCSIMP_CHAP_SECRET"
 	variableMutualSecret = "ISCSIMP_MUTUAL_CHAP_SECRET"
+
+	variableDiscoverySecret       = "ISCSIMP_DISCOVERY_CHAP_SECRET"
+	variableDiscoveryMutualSecret = "ISCSIMP_DISCOVERY_MUTUAL_CHAP_SECRET"
+)
+
+var secretVariables = []string{variableCHAPSecret, variableMutualSecret, variableDiscoverySecret, variableDiscoveryMutualSecret}
+
+// chapNames are the options and variables of one purpose.
+type chapNames struct {
+	user, secretFile, mutualUser, mutualFile string
+	secretVariable, mutualVariable           string
+}
+
+var (
+	chapOfTarget    = chapNames{flagCHAPUser, flagCHAPSecretFile, flagMutualUser, flagMutualSecretFile, variableCHAPSecret, variableMutualSecret}
+	chapOfDiscovery = chapNames{flagDiscoveryUser, flagDiscoverySecretFile, flagDiscoveryMutualUser, flagDiscoveryMutualSecretFile, variableDiscoverySecret, variableDiscoveryMutualSecret}
 )
 
 // secretsVariable tells a process started by --background on which file
@@ -42,39 +64,62 @@ func authFlags() []cli.Flag {
 		&cli.StringFlag{Name: flagMutualUser, Usage: "with mutual CHAP, the target must be called `USER`; default: whatever it is called"},
 		&cli.StringFlag{Name: flagMutualSecretFile, Usage: "have the target prove itself with the secret in `FILE`; default: " + variableMutualSecret + " in the environment, if it is there"},
 		&cli.StringFlag{Name: flagCHAPAlgorithms, Usage: "offer the hashes in `LIST`, best first: MD5, SHA1, SHA256, SHA3-256; default: SHA3-256,MD5,SHA256"},
+		&cli.StringFlag{Name: flagDiscoveryUser, Usage: "in discovery log in as `USER`; default: the user and secret for the target"},
+		&cli.StringFlag{Name: flagDiscoverySecretFile, Usage: "read that user's secret from `FILE`; default: " + variableDiscoverySecret + " in the environment"},
+		&cli.StringFlag{Name: flagDiscoveryMutualUser, Usage: "in discovery the target must be called `USER`; default: whatever it is called"},
+		&cli.StringFlag{Name: flagDiscoveryMutualSecretFile, Usage: "in discovery have the target prove itself with the secret in `FILE`; default: " + variableDiscoveryMutualSecret + " in the environment, if it is there"},
 	)
 }
 
 // chapOf reads the options of authentication. addressUser is the user of an
 // iscsi:// address.
-func chapOf(c *cli.Context, addressUser string) (chap initiator.CHAP, err error) {
-	chap.User = c.String(flagCHAPUser)
-	if addressUser != "" && chap.User != "" && chap.User != addressUser {
-		return chap, usagef("the address says user %q and --%s says %q; leave one out", addressUser, flagCHAPUser, chap.User)
+func chapOf(c *cli.Context, addressUser string) (initiator.CHAP, error) {
+	known := settingsOf(c)
+	user := c.String(flagCHAPUser)
+	if addressUser != "" && user != "" && user != addressUser && known.given(c, flagCHAPUser) {
+		return initiator.CHAP{}, usagef("the address says user %q and --%s says %q; leave one out", addressUser, flagCHAPUser, user)
 	}
-	if chap.User == "" {
-		chap.User = addressUser
+	return chapOfTarget.read(c, cmp.Or(addressUser, user))
+}
+
+// discoveryCHAPOf reads the options of authentication in discovery; zero if none
+// is set.
+func discoveryCHAPOf(c *cli.Context) (initiator.CHAP, error) {
+	return chapOfDiscovery.read(c, c.String(flagDiscoveryUser))
+}
+
+// discoveryCHAPOr is discoveryCHAPOf, or instead if none is set.
+func discoveryCHAPOr(c *cli.Context, instead initiator.CHAP) (initiator.CHAP, error) {
+	chap, err := discoveryCHAPOf(c)
+	if err == nil && chap.User == "" {
+		return instead, nil
 	}
-	if chap.User == "" {
-		for _, flag := range []string{flagCHAPSecretFile, flagMutualUser, flagMutualSecretFile, flagCHAPAlgorithms} {
-			if c.String(flag) != "" {
-				return chap, usagef("--%s is given, but no user: --%s USER is needed for CHAP", flag, flagCHAPUser)
+	return chap, err
+}
+
+// read reads the options for user.
+func (n chapNames) read(c *cli.Context, user string) (chap initiator.CHAP, err error) {
+	if user == "" {
+		for _, flag := range []string{n.secretFile, n.mutualUser, n.mutualFile, flagCHAPAlgorithms} {
+			if settingsOf(c).given(c, flag) && (flag != flagCHAPAlgorithms || n == chapOfTarget) {
+				return chap, usagef("--%s is given, but no user: --%s USER is needed for CHAP", flag, n.user)
 			}
 		}
-		return chap, nil // secrets in the environment may be for other calls
+		return chap, nil // what else is set may be for other calls
 	}
-	if chap.Secret, err = secretOf(c, flagCHAPSecretFile, variableCHAPSecret); err != nil {
+	chap.User = user
+	if chap.Secret, err = n.secret(c, user, n.secretFile, n.secretVariable); err != nil {
 		return chap, err
 	}
 	if chap.Secret.IsZero() {
-		return chap, usagef("no secret for CHAP user %q: say where it is with --%s FILE, or set %s", chap.User, flagCHAPSecretFile, variableCHAPSecret)
+		return chap, usagef("no secret for CHAP user %q: say where it is with --%s FILE, or set %s", user, n.secretFile, n.secretVariable)
 	}
-	if chap.MutualSecret, err = secretOf(c, flagMutualSecretFile, variableMutualSecret); err != nil {
+	if chap.MutualSecret, err = n.secret(c, user, n.mutualFile, n.mutualVariable); err != nil {
 		return chap, err
 	}
-	chap.MutualUser = c.String(flagMutualUser)
+	chap.MutualUser = c.String(n.mutualUser)
 	if chap.MutualUser != "" && chap.MutualSecret.IsZero() {
-		return chap, usagef("no secret for --%s: say where it is with --%s FILE, or set %s", flagMutualUser, flagMutualSecretFile, variableMutualSecret)
+		return chap, usagef("no secret for --%s: say where it is with --%s FILE, or set %s", n.mutualUser, n.mutualFile, n.mutualVariable)
 	}
 	if list := c.String(flagCHAPAlgorithms); list != "" {
 		chap.Algorithms, err = initiator.ParseCHAPAlgorithms(list)
@@ -82,26 +127,37 @@ func chapOf(c *cli.Context, addressUser string) (chap initiator.CHAP, err error)
 	return chap, err
 }
 
-// secretOf reads a secret from the file of an option, else from the environment.
-func secretOf(c *cli.Context, flag, variable string) (initiator.Secret, error) {
-	if path := c.String(flag); path != "" {
+// secret reads a secret from the file of an option on the command line or in the
+// environment, else from the environment, else from the configuration file or a
+// file it names.
+func (n chapNames) secret(c *cli.Context, user, flag, variableName string) (initiator.Secret, error) {
+	known := settingsOf(c)
+	path := c.String(flag)
+	fromConfig := known.origin[flag] != "" && known.origin[flag] != originOf(flag)
+	if path != "" && !fromConfig {
 		return initiator.LoadSecretFile(path)
 	}
-	value, found := os.LookupEnv(variable)
-	if !found {
-		return initiator.Secret{}, nil
+	if value, found := os.LookupEnv(variableName); found {
+		s, err := initiator.NewSecret(value)
+		if err != nil {
+			return s, usagef("%s in the environment: %v", variableName, err)
+		}
+		return s, nil
 	}
-	s, err := initiator.NewSecret(value)
-	if err != nil {
-		return s, usagef("%s in the environment: %v", variable, err)
+	if s, ok := known.secret(flag, n.user, user); ok {
+		return s, nil
 	}
-	return s, nil
+	if path != "" && known.isFor(n.user, user, flag) {
+		return initiator.LoadSecretFile(path)
+	}
+	return initiator.Secret{}, nil
 }
 
 // forgetSecrets keeps them from processes that are started later.
 func forgetSecrets() {
-	os.Unsetenv(variableCHAPSecret)
-	os.Unsetenv(variableMutualSecret)
+	for _, name := range secretVariables {
+		os.Unsetenv(name)
+	}
 }
 
 // handOverSecrets gives cmd the secrets of our environment by a pipe instead of
@@ -111,7 +167,7 @@ func handOverSecrets(cmd *exec.Cmd) (done func(), err error) {
 	var text bytes.Buffer
 	cmd.Env = slices.DeleteFunc(cmd.Env, func(pair string) bool {
 		name, _, _ := strings.Cut(pair, "=")
-		secret := name == variableCHAPSecret || name == variableMutualSecret
+		secret := slices.Contains(secretVariables, name)
 		if secret {
 			text.WriteString(pair)
 			text.WriteByte(0) // which no variable can hold
@@ -150,7 +206,7 @@ func takeSecrets() error {
 	}
 	for pair := range strings.SplitSeq(string(text), "\x00") {
 		name, value, _ := strings.Cut(pair, "=")
-		if name == variableCHAPSecret || name == variableMutualSecret {
+		if slices.Contains(secretVariables, name) {
 			if err := os.Setenv(name, value); err != nil {
 				return fmt.Errorf("cannot take over the secrets: %w", err)
 			}

@@ -64,6 +64,9 @@ func runDiscover(c *cli.Context) error {
 		return err
 	}
 	defer done()
+	if cfg.CHAP, err = discoveryCHAPOr(c, cfg.CHAP); err != nil {
+		return err
+	}
 	found, err := initiator.Discover(c.Context, cfg)
 	if err != nil && len(found.Portals) == 0 { // it did not even begin
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -111,13 +113,29 @@ func findingsTable(findings []finding) *table {
 
 // checkHost looks at this host.
 func checkHost(c *cli.Context) []finding {
-	findings := []finding{checkInitiatorName(defaultNameFinder(), c.String(flagInitiatorName))}
+	name := checkInitiatorName(defaultNameFinder(), c.String(flagInitiatorName))
+	if origin := settingsOf(c).origin[flagInitiatorName]; origin != "" {
+		name.Detail = strings.Replace(name.Detail, "(command line)", "("+origin+")", 1)
+	}
+	findings := []finding{checkConfig(settingsOf(c)), name}
 	findings = append(findings, checkRuntime(c)...)
 	findings = append(findings, checkOpenFiles(openFileLimit()))
 	if runtime.GOOS == "linux" {
 		findings = append(findings, checkKernelNBD("/sys/module/nbd"))
 	}
 	return findings
+}
+
+// checkConfig tells which files say what this call did not. One with a mistake in
+// it does not come as far as here.
+func checkConfig(s *settings) finding {
+	f := finding{Check: "configuration", Status: verdictOK, Detail: cmp.Or(s.file, "none")}
+	if path := steeringFile(); path != "" {
+		if _, err := os.Stat(path); err == nil {
+			f.Detail += ", and " + path + " from `path --save`"
+		}
+	}
+	return f
 }
 
 func checkInitiatorName(n nameFinder, given string) finding {
@@ -213,12 +231,18 @@ func checkPortals(c *cli.Context, a initiator.Address, portals []string) ([]find
 		return nil, err
 	}
 	defer done()
+	// Discovery authenticates as that of login does.
+	forDiscovery := cfg.CHAP
+	forDiscovery.MutualUser, forDiscovery.MutualSecret = "", initiator.Secret{}
+	if forDiscovery, err = discoveryCHAPOr(c, forDiscovery); err != nil {
+		return nil, err
+	}
 	findings := make([][]finding, len(portals))
 	var wg sync.WaitGroup
 	for i, portal := range portals {
 		one := cfg
 		one.Portals = []string{portal}
-		wg.Go(func() { findings[i] = checkPortal(c.Context, one, portal, a.Target) })
+		wg.Go(func() { findings[i] = checkPortal(c.Context, one, forDiscovery, portal, a.Target) })
 	}
 	wg.Wait()
 	works := func(f []finding) bool {
@@ -236,7 +260,7 @@ func checkPortals(c *cli.Context, a initiator.Address, portals []string) ([]find
 	return slices.Concat(findings...), nil
 }
 
-func checkPortal(ctx context.Context, cfg initiator.DiscoverConfig, portal, target string) []finding {
+func checkPortal(ctx context.Context, cfg initiator.DiscoverConfig, forDiscovery initiator.CHAP, portal, target string) []finding {
 	reach := finding{Check: "portal " + portal, Status: verdictOK}
 	began := time.Now()
 	dialCtx, cancel := context.WithTimeout(ctx, cfg.LoginTimeout)
@@ -252,7 +276,7 @@ func checkPortal(ctx context.Context, cfg initiator.DiscoverConfig, portal, targ
 	reach.Detail = "TCP connection in " + formatLatency(reach.Seconds)
 	speaks := finding{Check: "discovery at " + portal, Status: verdictOK}
 	ask := cfg
-	ask.CHAP.MutualUser, ask.CHAP.MutualSecret = "", initiator.Secret{} // as login asks
+	ask.CHAP = forDiscovery
 	found, err := initiator.Discover(ctx, ask)
 	if err != nil {
 		speaks.Status, speaks.code, speaks.Detail = verdictFail, exitCode(err), err.Error()

@@ -28,6 +28,7 @@ func commonFlags() []cli.Flag {
 		&cli.BoolFlag{Name: flagJSON, DisableDefaultText: true, Usage: "print JSON with stable field names"},
 		&cli.StringFlag{Name: flagLogLevel, Value: "info", Usage: "log from `LEVEL` up: debug, info, warn or error"},
 		&cli.StringFlag{Name: flagLogFormat, Value: "text", Usage: "log as `FORMAT`: text or json"},
+		&cli.StringFlag{Name: flagConfig, Usage: "read settings from `FILE`; default: /etc/iscsimp/config.yaml, else iscsimp/config.yaml in $XDG_CONFIG_HOME; /dev/null for none"},
 		&cli.StringFlag{Name: flagRuntimeDir, Usage: "keep sockets of running devices in `DIR`; default /run/iscsimp, else $XDG_RUNTIME_DIR/iscsimp"},
 	)
 }
@@ -88,7 +89,7 @@ func portalsOf(c *cli.Context) ([]string, error) {
 		for p := range strings.SplitSeq(value, ",") {
 			parsed, err := initiator.ParsePortal(strings.TrimSpace(p))
 			if err != nil {
-				return nil, err
+				return nil, usagef("--%s: %w", flagPortal, err)
 			}
 			portals = append(portals, parsed)
 		}
@@ -106,6 +107,13 @@ func addressOf(c *cli.Context) (a initiator.Address, portals []string, err error
 		return a, nil, usagef("%s needs one TARGET, not %d arguments; see `iscsimp %s --help`", c.Command.Name, c.NArg(), c.Command.Name)
 	}
 	arg := c.Args().First()
+	if known := settingsOf(c); known.target != "" && known.device == arg {
+		a.Target = known.target
+		if len(portals) == 0 {
+			return a, nil, usagef("no portal given: say where device %s is with -p PORTAL, or with portals: in %s", arg, known.file)
+		}
+		return a, portals, nil
+	}
 	if !initiator.IsURL(arg) {
 		if err := initiator.CheckName(arg); err != nil {
 			return a, nil, err

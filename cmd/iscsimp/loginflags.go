@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"strconv"
@@ -122,6 +123,9 @@ func loginOptionsOf(c *cli.Context, dir string) (o loginOptions, err error) {
 	if o.cfg.CHAP, err = chapOf(c, a.User); err != nil {
 		return o, err
 	}
+	if o.cfg.DiscoveryCHAP, err = discoveryCHAPOf(c); err != nil {
+		return o, err
+	}
 	if o.cfg.LUN, err = lunOf(c, a); err != nil {
 		return o, err
 	}
@@ -131,7 +135,9 @@ func loginOptionsOf(c *cli.Context, dir string) (o loginOptions, err error) {
 	if err := o.readTimes(c); err != nil {
 		return o, err
 	}
-	if o.name = c.String(flagName); o.name == "" {
+	known := settingsOf(c)
+	o.cfg.Paths = known.paths
+	if o.name = cmp.Or(c.String(flagName), known.device); o.name == "" {
 		o.name = deriveDeviceName(a.Target, o.cfg.LUN)
 	} else if err := checkDeviceName(o.name); err != nil {
 		return o, err
@@ -145,8 +151,11 @@ func loginOptionsOf(c *cli.Context, dir string) (o loginOptions, err error) {
 
 func lunOf(c *cli.Context, a initiator.Address) (scsi.LUN, error) {
 	given := c.String(flagLUN)
-	if given == "" {
+	if given == "" && a.HasLUN {
 		return a.LUN, nil
+	}
+	if given == "" {
+		given = cmp.Or(settingsOf(c).lun, "0")
 	}
 	lun, err := initiator.ParseLUN(given)
 	if err == nil && a.HasLUN && lun != a.LUN {

@@ -42,14 +42,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // newApp describes the command line.
 func newApp(stdout, stderr io.Writer) *cli.App {
-	return &cli.App{
+	app := &cli.App{
 		Name:      "iscsimp",
 		Usage:     "iSCSI over every path at once, exported as a block device",
 		UsageText: "iscsimp COMMAND [options] [arguments]",
 		Description: "PORTAL is host, host:port or [v6]:port; the default port is 3260.\n" +
 			"TARGET is an iqn., eui. or naa. name, or iscsi://host[:port]/TARGET/LUN.\n" +
 			"NAME is a device's short name, as `iscsimp ls` shows it.\n" +
-			"Options may stand before or after the arguments.\n\n" +
+			"Options may stand before or after the arguments. Each can also be set in the\n" +
+			"environment, --log-level as ISCSIMP_LOG_LEVEL, and nearly all in the configuration\n" +
+			"file (--config), which `iscsimp man` describes.\n\n" +
 			"Exit codes: " + exitCodeHelp(),
 		Version:              buildVersion(),
 		Writer:               stdout,
@@ -76,6 +78,10 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			versionCommand(),
 		},
 	}
+	for _, cmd := range app.Commands {
+		cmd.Action = withSettings(cmd.Action)
+	}
+	return app
 }
 
 // unknownCommand is what runs without a known command.

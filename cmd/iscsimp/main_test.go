@@ -20,6 +20,7 @@ var update = flag.Bool("update", false, "write testdata/ instead of comparing wi
 
 func TestMain(m *testing.M) {
 	version = "1.2.3"
+	systemConfigFile = "/nonexistent/iscsimp/config.yaml" // that of this machine is not meant
 	if os.Getenv(asProgram) != "" {
 		os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 	}
@@ -30,6 +31,7 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(state)
 		os.Setenv("XDG_STATE_HOME", state) // a generated initiator name must not stay on this machine
+		os.Setenv("XDG_CONFIG_HOME", state)
 		return m.Run()
 	}())
 }

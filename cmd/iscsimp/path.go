@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -25,7 +26,9 @@ func pathSubcommand() *cli.Command {
 			"policy weighted, what it costs: the smallest N is used first.\n" +
 			"In the place of PATH, policy P and failback WHEN change for the running device what\n" +
 			"login was told with --policy and --failback.",
-		Flags:        flags(),
+		Flags: flags([]cli.Flag{
+			&cli.BoolFlag{Name: flagSave, DisableDefaultText: true, Usage: "keep it for later logins too, in steering.yaml in the state folder"},
+		}),
 		OnUsageError: onUsageError,
 		Action:       runPath,
 	}
@@ -35,6 +38,7 @@ type pathReport struct {
 	Version int    `json:"version"`
 	Name    string `json:"name"`
 	pathCommand
+	Saved string `json:"saved,omitempty"` // the file it is kept in
 }
 
 func runPath(c *cli.Context) error {
@@ -46,16 +50,37 @@ func runPath(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, ok := statusOf(c.Context, dir, name); !ok {
+	st, ok := statusOf(c.Context, dir, name)
+	if !ok {
 		return noSuchDevice(name)
 	}
 	if err := controlCall(c.Context, dir, name, http.MethodPost, "/v1/path", cmd, nil); err != nil {
 		return err
 	}
-	if c.Bool(flagJSON) {
-		return writeJSON(c.App.Writer, pathReport{schemaVersion, name, cmd}, false)
+	report := pathReport{Version: schemaVersion, Name: name, pathCommand: cmd}
+	if c.Bool(flagSave) {
+		if report.Saved, err = saveSteering(name, portalOf(st, cmd.Path), cmd); err != nil {
+			return fmt.Errorf("it is done, but not saved: %w", err)
+		}
 	}
-	return nil
+	if c.Bool(flagJSON) {
+		return writeJSON(c.App.Writer, report, false)
+	}
+	if report.Saved != "" {
+		_, err = fmt.Fprintln(c.App.Writer, "saved in", report.Saved)
+	}
+	return err
+}
+
+// portalOf gives the portal of a path that is named by its number or its portal.
+func portalOf(st deviceStatus, path string) string {
+	portal, err := initiator.ParsePortal(path)
+	for _, p := range st.Paths {
+		if p.ID == path || err == nil && p.Portal == portal {
+			return p.Portal
+		}
+	}
+	return portal
 }
 
 func parsePathCommand(args []string) (name string, cmd pathCommand, err error) {
@@ -113,8 +138,8 @@ func (p pathCommand) steerDevice(ctx context.Context, dev *initiator.Device) err
 
 // Limits of the values of a path command.
 const (
-	maxPriority = 4_000_000
-	maxWeight   = 1000
+	maxPriority = initiator.MaxPriority
+	maxWeight   = initiator.MaxWeight
 )
 
 // op is what the command asks of the device, or what is wrong with it.
