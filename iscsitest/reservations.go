@@ -40,6 +40,8 @@ type ReservationState struct {
 	// Keys of all registered I_T nexuses, in the order of registration; one that
 	// several registered with is there as often.
 	Keys []uint64
+	// Ports are the relative target ports they registered through: 1 is portal 0.
+	Ports []uint16
 	// Held says that there is a reservation, of Type; Key is its holder's, 0 if
 	// all registrants hold it.
 	Held bool
@@ -57,6 +59,9 @@ func (r *Reservations) State() ReservationState {
 	if r.holder != nil {
 		s.Key = r.holder.key
 	}
+	for _, x := range r.list {
+		s.Ports = append(s.Ports, x.port)
+	}
 	return s
 }
 
@@ -70,6 +75,18 @@ func (r *Reservations) PowerLoss() {
 	r.generation = 0
 	if !r.aptpl {
 		r.list, r.holder, r.held = nil, nil, 0
+	}
+}
+
+// Forget removes a registration, by its place in State().Keys, without telling
+// anybody, and the reservation if it held it: a target that loses its mind.
+func (r *Reservations) Forget(i int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	x := r.list[i]
+	r.list = slices.Delete(r.list, i, i+1)
+	if r.holder == x {
+		r.held, r.holder = 0, nil
 	}
 }
 

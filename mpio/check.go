@@ -198,6 +198,7 @@ func (c *check) init(p *path) {
 // startCheck looks at the unit behind p, anew if that is already under way.
 func (p *path) startCheck(string) {
 	c := &p.check
+	p.rsv.pending = ""
 	if !p.logged {
 		return
 	}

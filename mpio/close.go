@@ -110,6 +110,7 @@ func (d *Device) closed() {
 		return
 	}
 	d.closeDone = true
+	d.closeReserve()
 	d.failing, d.noPathSince = false, 0
 	for _, t := range []*loop.Timer{&d.tick, &d.retryTimer, &d.noPathTimer, &d.fenceTimer, &d.closeTimer, &d.failbackTimer, &d.hedges.timer} {
 		d.loop.StopTimer(t)

@@ -62,6 +62,7 @@ type Device struct {
 	closeErr                                         error
 	onClosed                                         []func(error)
 
+	rsv     reserveState
 	resetAt int64 // loop time of the last LUN reset that was complete
 	stat    deviceStats
 	lastErr error

@@ -41,6 +41,8 @@ func (d *Device) turnedAway(o *io) bool {
 	switch {
 	case d.forced:
 		d.finish(o, errForced)
+	case d.rsv.lost != nil:
+		d.finish(o, d.rsv.lost)
 	case d.failing:
 		d.finish(o, d.noPathError(o))
 	default:

@@ -11,27 +11,29 @@ type EventKind uint8
 
 // The kinds of Event, all in the past tense.
 const (
-	PathUp          EventKind = iota + 1 // the path was identified and carries I/O
-	PathDown                             // the path was lost, or its check failed; Err says why
-	PathSuspected                        // the path fell silent with commands in flight
-	PathQuarantined                      // the path led to another unit: it is not used
-	PathClosed                           // the path was logged out, since the device closes
-	PathChanged                          // any other change of state: connecting, checking, offline
-	DeviceReady                          // the first path was identified: geometry is known
-	NoPath                               // the last usable path was lost: requests wait
-	NoPathExpired                        // they waited for too long: requests fail
-	PathsBack                            // a path is usable again
-	FenceRaised                          // writes of unknown outcome hold back newer ones to their blocks
-	FenceSettled                         // ... and no longer do; Text says what proved it
-	Retried                              // commands were sent again
-	RequestFailed                        // a request was given up; Err says why
-	CommandTimedOut                      // a command grew too old on a live path: it is aborted
-	CommandAborted                       // ... and the target ended it, by an abort or a reset of the unit
-	AbortFailed                          // ... and it did not; Text says why. A reset of the unit, or a new session, is next
-	UnitReset                            // the unit was asked to reset, which ends the commands of other hosts too
-	FeatureLost                          // the target turned out not to support something
-	CapacityChanged                      // a path reports another size than the device has
-	DeviceClosed                         // the device was closed
+	PathUp             EventKind = iota + 1 // the path was identified and carries I/O
+	PathDown                                // the path was lost, or its check failed; Err says why
+	PathSuspected                           // the path fell silent with commands in flight
+	PathQuarantined                         // the path led to another unit: it is not used
+	PathClosed                              // the path was logged out, since the device closes
+	PathChanged                             // any other change of state: connecting, checking, offline
+	DeviceReady                             // the first path was identified: geometry is known
+	NoPath                                  // the last usable path was lost: requests wait
+	NoPathExpired                           // they waited for too long: requests fail
+	PathsBack                               // a path is usable again
+	FenceRaised                             // writes of unknown outcome hold back newer ones to their blocks
+	FenceSettled                            // ... and no longer do; Text says what proved it
+	Retried                                 // commands were sent again
+	RequestFailed                           // a request was given up; Err says why
+	CommandTimedOut                         // a command grew too old on a live path: it is aborted
+	CommandAborted                          // ... and the target ended it, by an abort or a reset of the unit
+	AbortFailed                             // ... and it did not; Text says why. A reset of the unit, or a new session, is next
+	UnitReset                               // the unit was asked to reset, which ends the commands of other hosts too
+	FeatureLost                             // the target turned out not to support something
+	CapacityChanged                         // a path reports another size than the device has
+	ReservationChanged                      // keys or reservation of this host changed, as somebody wanted
+	ReservationLost                         // another host removed this host's keys: every request fails
+	DeviceClosed                            // the device was closed
 )
 
 var eventNames = [...]string{
@@ -42,6 +44,7 @@ var eventNames = [...]string{
 	RequestFailed: "request-failed", CommandTimedOut: "command-timed-out",
 	CommandAborted: "command-aborted", AbortFailed: "abort-failed", UnitReset: "unit-reset",
 	FeatureLost: "feature-lost", CapacityChanged: "capacity-changed", DeviceClosed: "device-closed",
+	ReservationChanged: "reservation-changed", ReservationLost: "reservation-lost",
 }
 
 // String is the name used in logs and JSON.
@@ -71,7 +74,7 @@ func (k EventKind) level() slog.Level {
 	switch k {
 	case PathDown, PathSuspected, NoPath, FenceRaised, CommandTimedOut, AbortFailed, UnitReset, FeatureLost, CapacityChanged:
 		return slog.LevelWarn
-	case PathQuarantined, NoPathExpired, RequestFailed:
+	case PathQuarantined, NoPathExpired, RequestFailed, ReservationLost:
 		return slog.LevelError
 	case PathChanged, Retried:
 		return slog.LevelDebug

@@ -267,6 +267,8 @@ func (h *hedger) failed(c *io, p *path) {
 		p.throttle()
 	case raisesDoubt(sense, scsi.Classify(status, sense)):
 		p.doubt(sense.Code.String())
+	case isReservationNews(sense):
+		h.d.audit(p)
 	}
 }
 

@@ -36,15 +36,25 @@ func (d *Device) identified(p *path, ins *inspection) {
 	p.admit("identified as the same unit")
 }
 
-// admit lets p carry I/O.
+// admit lets p carry I/O, once it is registered where this host is.
 func (p *path) admit(why string) {
-	p.verified, p.failedCheck, p.quarantined = true, false, false
 	p.settleReinstated()
-	if p.detour.via != "" {
+	p.rsv.ended = p.chain
+	p.rsv.endedBy = p.gen
+	switch {
+	case p.detour.via != "":
 		p.leaveDetour("the old session was ended")
-		return
+		p.dev.pokeReserve()
+	case !p.dev.enroll(p, why):
+		p.join(why)
 	}
+}
+
+// join lets p carry I/O.
+func (p *path) join(why string) {
+	p.verified, p.failedCheck, p.quarantined = true, false, false
 	p.refresh(why, nil)
+	p.dev.pokeReserve()
 	p.dev.kick()
 }
 

@@ -76,8 +76,15 @@ func (d *Device) judge(o *io, p *path, now int64) {
 	}
 	answer := &scsi.CommandError{Op: c.CDB.Opcode(), Status: c.Status, Sense: sense}
 	p.stat.lastError = answer
+	if c.Status == scsi.ReservationConflict {
+		d.conflicted(o, p)
+		return
+	}
 	if raisesDoubt(sense, remedy) {
 		p.doubt(sense.Code.String())
+	}
+	if isReservationNews(sense) {
+		d.audit(p)
 	}
 	if d.refusesForm(o, sense) && d.fallBack(o) {
 		return

@@ -114,6 +114,13 @@ func (d *Device) anyWaiting() *io {
 			return l.head
 		}
 	}
+	for _, p := range d.paths {
+		for _, l := range []*ioList{&p.rsv.conflicts, &p.rsv.judging} {
+			if l.head != nil {
+				return l.head
+			}
+		}
+	}
 	for i := range d.fence.spans {
 		if o := d.fence.spans[i].ext.io; o != nil && o.path == nil && o.list != nil {
 			return o

@@ -90,6 +90,7 @@ type path struct {
 
 	check  check
 	detour detour
+	rsv    pathReserve
 	hedge  pathHedge
 	esc    escalation
 	est    [2]estimate

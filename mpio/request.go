@@ -61,6 +61,8 @@ func (d *Device) refuse(r *block.Request) error {
 		return block.ErrClosed
 	case !d.ready:
 		return fmt.Errorf("%w: no path to the device has been identified yet", block.ErrIO)
+	case d.rsv.lost != nil:
+		return d.rsv.lost
 	case r.Op == block.OpFlush:
 		return nil
 	case r.Op < block.OpRead || r.Op > block.OpWriteZeroes:

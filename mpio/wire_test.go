@@ -36,8 +36,17 @@ func newWire(t *testing.T, n int, quirks iscsitest.Quirks, change func(*mpio.Con
 	}
 	tgt, err := iscsitest.NewTarget(iscsitest.Config{Portals: portals, Quirks: quirks})
 	require.NoError(t, err)
+	return newHost(t, tgt, "host", change)
+}
+
+// newHost makes a device of one host with a path to each portal of a target, and
+// waits until all are up.
+func newHost(t *testing.T, tgt *iscsitest.Target, host string, change func(*mpio.Config)) *wire {
+	t.Helper()
+	n := len(tgt.Addrs())
 	w := &wire{t: t, l: loop.NewPortable(), tgt: tgt}
 	cfg := mpio.Config{Target: tgt.Name()}
+	var err error
 	cfg.NewSession = func(pc mpio.PathConfig, obs session.Observer) (mpio.Session, error) {
 		drv := session.NewDriver(w.l, func(_ context.Context, _, address string) (net.Conn, error) {
 			portal, err := strconv.Atoi(address)
@@ -45,7 +54,7 @@ func newWire(t *testing.T, n int, quirks iscsitest.Quirks, change func(*mpio.Con
 			return tgt.Dial(portal)
 		})
 		s, err := session.New(session.Config{
-			InitiatorName: "iqn.2026-01.test.iscsimp:host", TargetName: pc.Target,
+			InitiatorName: "iqn.2026-01.test.iscsimp:" + host, TargetName: pc.Target,
 			Portal: pc.Portal, TPGT: pc.TPGT, ISID: pc.ISID,
 		}, drv, obs)
 		if err == nil {
@@ -61,7 +70,7 @@ func newWire(t *testing.T, n int, quirks iscsitest.Quirks, change func(*mpio.Con
 		require.NoError(t, err)
 		for i := range n {
 			require.NoError(t, w.d.AddPath(mpio.PathConfig{
-				ID: string(rune('a' + i)), Portal: strconv.Itoa(i), TPGT: -1, ISID: session.DeriveISID("host", strconv.Itoa(i)),
+				ID: string(rune('a' + i)), Portal: strconv.Itoa(i), TPGT: -1, ISID: session.DeriveISID(host, strconv.Itoa(i)),
 			}))
 		}
 		w.d.Start()
@@ -71,12 +80,18 @@ func newWire(t *testing.T, n int, quirks iscsitest.Quirks, change func(*mpio.Con
 }
 
 func (w *wire) close() {
-	closed := make(chan error, 1)
-	w.on(func() { w.d.Close(false, func(err error) { closed <- err }) })
-	assert.NoError(w.t, <-closed)
-	w.l.Close()
+	assert.NoError(w.t, w.leave())
 	w.tgt.Close()
 	assert.Empty(w.t, w.tgt.Violations())
+}
+
+// leave closes the device and leaves the target alone.
+func (w *wire) leave() error {
+	closed := make(chan error, 1)
+	w.on(func() { w.d.Close(false, func(err error) { closed <- err }) })
+	err := <-closed
+	w.l.Close()
+	return err
 }
 
 // on runs fn on the loop and waits for it.

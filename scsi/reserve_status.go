@@ -27,6 +27,18 @@ func (t ReservationType) ExcludesReads() bool {
 // only the one I_T nexus that reserved has.
 func (t ReservationType) Registrants() bool { return t >= WriteExclusiveRegistrantsOnly }
 
+// ForRegistrants is the type that gives to everybody who is registered what t gives
+// to a single I_T nexus; t itself if it does so already.
+func (t ReservationType) ForRegistrants() ReservationType {
+	switch t {
+	case WriteExclusive:
+		return WriteExclusiveRegistrantsOnly
+	case ExclusiveAccess:
+		return ExclusiveRegistrantsOnly
+	}
+	return t
+}
+
 // AllHold reports whether everybody who is registered holds the reservation.
 func (t ReservationType) AllHold() bool { return t >= WriteExclusiveAllRegistrants }
 
