@@ -75,6 +75,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			pathSubcommand(),
 			explainCommand(),
 			doctorCommand(),
+			manCommand(),
+			completionCommand(),
 			versionCommand(),
 		},
 	}
