@@ -157,6 +157,17 @@ type Config struct {
 	// key); NoImmediateData declines immediate data (ImmediateData=No). Default no.
 	InitialR2T, NoImmediateData bool
 
+	// StateDir is a folder in which the device notes its sessions while writes may
+	// be under way in them, so that they are known after a crash or a power loss of
+	// this host: writes of the next run, with the same Target and LUN, then wait until
+	// the old sessions have provably ended, or for FenceTimeout; reads do not wait.
+	// It has to outlive what is to be survived, and only one Device for each Target
+	// and LUN may use it at a time. Close tidies it up.
+	// Default: nothing is noted. Then whoever opens a device anew, after a process
+	// that ended without Close, has to wait for the target to end the old sessions
+	// before the first write, or writes of the old process may land on top of new ones.
+	StateDir string
+
 	// Logger gets what happens; it may be slow: it is called from a goroutine of
 	// its own, and records are dropped and counted if it cannot keep up.
 	// Default: nothing is logged.

@@ -63,11 +63,11 @@ func (x *detour) lost(now int64) { x.since, x.dials = now, -1 }
 // wantsDetour reports whether a reinstatement would settle anything.
 func (p *path) wantsDetour() bool {
 	d := p.dev
-	if p.logged || p.closed || p.detour.group < 0 || !d.ready || d.closeSent {
+	if p.logged || p.closed || p.sess == nil || p.detour.group < 0 || d.closeSent {
 		return false
 	}
 	for _, g := range d.ghosts {
-		if g.path == p && g.gen >= p.chain {
+		if g.path == p && g.provable(p.chain) {
 			return true
 		}
 	}
