@@ -125,8 +125,11 @@ func (p *path) leaveDetour(why string) {
 // detourOver is SessionDown at the end of a detour.
 func (p *path) detourOver() {
 	p.stopCheck()
-	p.logged, p.verified, p.silent, p.detour.via = false, false, false, ""
-	p.refresh("back from a login through another portal; its own is dialed", nil)
+	if p.logged { // it was lost, rather than left
+		p.logged, p.verified, p.silent = false, false, false
+		p.refresh("the login through another portal was lost; its own is dialed", nil)
+	}
+	p.detour.via = ""
 	p.planDetour()
 	p.dev.kick()
 }

@@ -238,6 +238,17 @@ func settledText(gone []*ghost) string {
 	}
 }
 
+// settlePreempted settles what was lost with logins up to gen of p, after PREEMPT
+// AND ABORT of the key that p alone was registered with (SPC-4 §5.13.11.5), and
+// gives the number of writes. That ends the commands the target has; those it has
+// not read yet from a hung connection meet a reservation conflict. So the caller
+// has to make sure that a reservation is held, and that p is not registered
+// again before its old session is proven to be over, or FenceTimeout has passed.
+func (d *Device) settlePreempted(p *path, gen uint64) int {
+	return d.settle(p, "the key of the path was preempted, and its commands were aborted",
+		func(g *ghost) bool { return g.path == p && g.gen <= gen && g.earlier == nil })
+}
+
 // laid lets go what waited for g.
 func (d *Device) laid(g *ghost) {
 	if o := g.io; o != nil {
