@@ -211,9 +211,7 @@ func (d *Device) sameHosts(portal string) []string {
 // newSession is mpio's way to make the session of a path.
 func (d *Device) newSession(pc mpio.PathConfig, obs session.Observer) (mpio.Session, error) {
 	driver := session.NewDriver(d.loop, d.cfg.Dial)
-	cfg := d.cfg.session(pc.Portal, pc.TPGT)
-	cfg.ISID = pc.ISID
-	s, err := session.New(cfg, driver, &pathWatch{obs, d.starter, pc.ID})
+	s, err := session.New(d.cfg.session(pc.Portal, pc.TPGT), driver, &pathWatch{obs, d.starter, pc.ID})
 	if err != nil {
 		return nil, err
 	}
@@ -310,7 +308,7 @@ func (s *starter) event(e Event) {
 		return
 	}
 	switch e.Kind {
-	case mpio.PathUp:
+	case mpio.PathUp, mpio.PathMarginal: // a marginal path can be used, too
 		p.up, p.final, p.checked = true, false, false
 	case mpio.PathQuarantined, mpio.PathDown:
 		if err, ok := errors.AsType[*session.Error](e.Err); ok && err.Kind != session.KindResponse {

@@ -365,6 +365,7 @@ func (c *check) fail(err error) {
 		return
 	}
 	p.failedCheck = true
+	p.fault()
 	p.refresh(p.explain(err), err)
 	c.after(recheckAfter, func() { p.startCheck("again") })
 }

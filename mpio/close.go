@@ -24,9 +24,7 @@ func (d *Device) Close(force bool, done func(error)) {
 	}
 	switch {
 	case d.closeDone:
-		if !d.memory.final {
-			d.tellClosed()
-		}
+		d.tellClosed()
 		return
 	case !d.closing:
 		d.closing = true
@@ -56,11 +54,9 @@ func (d *Device) closeStep() {
 		return
 	}
 	d.closeSessions()
-	for _, l := range [][]*path{d.paths, d.memory.relics} {
-		for _, p := range l {
-			if !p.closed {
-				return
-			}
+	for _, p := range d.paths {
+		if !p.closed {
+			return
 		}
 	}
 	if d.open > 0 {
@@ -106,9 +102,6 @@ func (d *Device) closeSessions() {
 		p.stopCheck()
 		p.sess.Close()
 	}
-	for _, r := range d.memory.relics {
-		d.retire(r)
-	}
 }
 
 // closed is the end.
@@ -119,7 +112,7 @@ func (d *Device) closed() {
 	d.closeDone = true
 	d.closeReserve()
 	d.failing, d.noPathSince = false, 0
-	for _, t := range []*loop.Timer{&d.tick, &d.retryTimer, &d.noPathTimer, &d.fenceTimer, &d.closeTimer, &d.failbackTimer, &d.hedges.timer} {
+	for _, t := range []*loop.Timer{&d.tick, &d.retryTimer, &d.noPathTimer, &d.fenceTimer, &d.closeTimer, &d.failbackTimer, &d.hedges.timer, &d.careTimer} {
 		d.loop.StopTimer(t)
 	}
 	text := "closed"
@@ -127,7 +120,7 @@ func (d *Device) closed() {
 		text = fmt.Sprintf("closed with %d writes of unknown outcome not settled: the target may still execute them", n)
 	}
 	d.emit(Event{Kind: DeviceClosed, Count: len(d.ghosts), Text: text, Err: d.closeErr})
-	d.forget()
+	d.tellClosed()
 }
 
 func (d *Device) tellClosed() {

@@ -115,24 +115,18 @@ type Config struct {
 	// would deliver. Not with the failover policy. Default 0.02; negative: none.
 	HedgeBudget float64
 
+	// PollingInterval is how long a path may be idle before TEST UNIT READY is
+	// sent over it, give or take a tenth (multipath.conf: polling_interval).
+	// Default 5 s; negative: never.
+	PollingInterval time.Duration
+	// Marginal says when a path that works badly is taken out of use.
+	Marginal MarginalConfig
+
 	// MaxTransfer caps the bytes of one READ or WRITE, besides the target's own
 	// limit (VPD B0). Default and greatest value 4 MiB; at least 64 KiB.
 	MaxTransfer uint32
 	// Seed starts the generator that breaks ties between equal paths. Default 1.
 	Seed uint64
-
-	// Inherited are the sessions of an earlier process that ended without Close, as
-	// Remember had them noted. Writes wait until each has provably ended, or for
-	// FenceTimeout from Start; reads do not wait.
-	Inherited []SessionRecord
-	// Remember keeps a list of sessions where it outlives the process, replacing
-	// the one before, and calls done on the loop when it is durable, or cannot be.
-	// It is called on the loop, with one list at a time, and must not block. A path
-	// carries no I/O before its session is noted: if that fails it stays down and
-	// tries again. An empty list, at the end of Close, says that no write of this
-	// device can land any more. nil: after a crash, writes of the old process may
-	// land over newer ones of the next. Not called for read-only units.
-	Remember func(list []SessionRecord, done func(error))
 
 	// UnsafeNoFence switches the write fence off. It exists so that the tests
 	// of the fence can be tested: with it they must fail. Never set it otherwise:
@@ -173,11 +167,12 @@ func (cfg Config) withDefaults() (Config, error) {
 		{"IdentifyTimeout", &cfg.IdentifyTimeout, 10 * time.Second},
 		{"RetryTimeout", &cfg.RetryTimeout, 30 * time.Second},
 		{"WaitTimeout", &cfg.WaitTimeout, 60 * time.Second},
+		{"PollingInterval", &cfg.PollingInterval, 5 * time.Second},
 	} {
 		if *d.v == 0 {
 			*d.v = d.def
 		}
-		if *d.v < 0 && d.name != "NoPathTimeout" {
+		if *d.v < 0 && d.name != "NoPathTimeout" && d.name != "PollingInterval" {
 			return cfg, fmt.Errorf("mpio: %s is %v, must not be negative", d.name, *d.v)
 		}
 	}
@@ -189,6 +184,10 @@ func (cfg Config) withDefaults() (Config, error) {
 	}
 	if cfg.MaxTransfer < minTransferCap || cfg.MaxTransfer > maxTransferCap {
 		return cfg, fmt.Errorf("mpio: MaxTransfer is %d, must be from %d to %d", cfg.MaxTransfer, minTransferCap, maxTransferCap)
+	}
+	var err error
+	if cfg.Marginal, err = cfg.Marginal.withDefaults(); err != nil {
+		return cfg, err
 	}
 	if cfg.HedgeBudget == 0 {
 		cfg.HedgeBudget = defaultHedgeBudget

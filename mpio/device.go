@@ -3,7 +3,6 @@ package mpio
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"sync/atomic"
 
 	"github.com/iscsimp/iscsimp/internal/block"
@@ -45,16 +44,18 @@ type Device struct {
 	kicking                  bool
 	fence                    fence
 	hedges                   hedger
+	trial                    trial
+	stallLimit               int64    // ns: a command that takes longer was stalled
+	nextCare                 int64    // loop time of the next full round
 	ghosts                   []*ghost // oldest first
-	memory                   memory
-	failing                  bool  // no path for longer than NoPathTimeout
-	noPathSince              int64 // 0 = there is one
+	failing                  bool     // no path for longer than NoPathTimeout
+	noPathSince              int64    // 0 = there is one
 	noPathTold               bool
 	moveTokens               float64 // reads that may still be taken from silent paths
 	tickOn                   bool
 	tickAt                   int64
 
-	tick, retryTimer, noPathTimer, fenceTimer, closeTimer, failbackTimer loop.Timer
+	tick, retryTimer, noPathTimer, fenceTimer, closeTimer, failbackTimer, careTimer loop.Timer
 
 	freeIO     *io
 	freeReq    *request
@@ -102,8 +103,8 @@ func New(cfg Config, l loop.Loop) (*Device, error) {
 	d.closeTimer.Fn = d.onCloseTimer
 	d.failbackTimer.Fn = d.onFailbackTimer
 	d.hedges.init(d)
-	d.memory.timer.Fn = d.onRelicTimer
-	d.cfg.Inherited = slices.Clone(cfg.Inherited)
+	d.careTimer.Fn = d.onCareTimer
+	d.stallLimit = stallFloor
 	return d, nil
 }
 
@@ -133,26 +134,19 @@ func (d *Device) AddPath(pc PathConfig) error {
 	case d.path(pc.ID) != nil:
 		return fmt.Errorf("mpio: there is a path %s already", pc.ID)
 	}
-	p := d.newPath(pc)
-	p.bit = 1 << len(d.paths)
+	p := &path{dev: d, cfg: pc, bit: 1 << len(d.paths), state: StateConnecting, reason: "not started", since: d.loop.Now()}
+	p.check.init(p)
+	p.probe.p = p
+	p.detour.init(p)
 	if p.sess, err = d.cfg.NewSession(pc, p); err != nil {
 		return fmt.Errorf("mpio: path %s: %w", pc.ID, err)
 	}
 	d.paths = append(d.paths, p)
 	d.regroup()
 	if d.started {
-		d.takeOver(p)
 		p.start()
 	}
 	return nil
-}
-
-// newPath makes a path without a session.
-func (d *Device) newPath(pc PathConfig) *path {
-	p := &path{dev: d, cfg: pc, state: StateConnecting, reason: "not started", since: d.loop.Now()}
-	p.check.init(p)
-	p.detour.init(p)
-	return p
 }
 
 // Start starts every path. The device is ready once one of them was identified.
@@ -161,11 +155,11 @@ func (d *Device) Start() {
 		return
 	}
 	d.started = true
-	d.inherit()
 	for _, p := range d.paths {
 		p.start()
 	}
 	d.regroup()
+	d.startCare()
 }
 
 func (p *path) start() {
@@ -252,6 +246,7 @@ func (p *path) setDown() {
 func (p *path) setUp() {
 	wasOffline := p.offline
 	p.offline = false
+	p.forgive()
 	if wasOffline {
 		p.ramp = rampStart
 		if p.derive() == StateDown && p.linkErr != nil {

@@ -15,6 +15,7 @@ const (
 	PathDown                                // the path was lost, or its check failed; Err says why
 	PathSuspected                           // the path fell silent with commands in flight
 	PathQuarantined                         // the path led to another unit: it is not used
+	PathMarginal                            // the path failed, flapped or stalled where the others did not: used only if no path is up
 	PathClosed                              // the path was logged out, since the device closes
 	PathChanged                             // any other change of state: connecting, checking, offline
 	DeviceReady                             // the first path was identified: geometry is known
@@ -38,7 +39,7 @@ const (
 
 var eventNames = [...]string{
 	PathUp: "path-up", PathDown: "path-down", PathSuspected: "path-suspected",
-	PathQuarantined: "path-quarantined", PathClosed: "path-closed", PathChanged: "path-changed", DeviceReady: "device-ready",
+	PathQuarantined: "path-quarantined", PathMarginal: "path-marginal", PathClosed: "path-closed", PathChanged: "path-changed", DeviceReady: "device-ready",
 	NoPath: "no-path", NoPathExpired: "no-path-expired", PathsBack: "paths-back",
 	FenceRaised: "fence-raised", FenceSettled: "fence-settled", Retried: "retried",
 	RequestFailed: "request-failed", CommandTimedOut: "command-timed-out",
@@ -72,7 +73,7 @@ type Event struct {
 // level is how loud an event is in the log.
 func (k EventKind) level() slog.Level {
 	switch k {
-	case PathDown, PathSuspected, NoPath, FenceRaised, CommandTimedOut, AbortFailed, UnitReset, FeatureLost, CapacityChanged:
+	case PathDown, PathSuspected, PathMarginal, NoPath, FenceRaised, CommandTimedOut, AbortFailed, UnitReset, FeatureLost, CapacityChanged:
 		return slog.LevelWarn
 	case PathQuarantined, NoPathExpired, RequestFailed, ReservationLost:
 		return slog.LevelError

@@ -304,6 +304,9 @@ func (p *path) CommandLate(_ *session.Session, took int64, bytes int) {
 	now := p.dev.loop.Now()
 	p.est[0].add(now, took, bytes)
 	p.stat.late(now, took)
+	if took >= p.dev.stallLimit {
+		p.stalled(now, took)
+	}
 }
 
 // hedgeBuffers is a bounded pool. The buffers it holds are kept for ever.

@@ -96,6 +96,9 @@ func (d *Device) judge(o *io, p *path, now int64) {
 		o.avoid |= p.bit // if another path is active, that one need not wait
 		d.later(o, p, now, d.cfg.WaitTimeout, answer)
 	case scsi.OtherPath:
+		if sense.Key != scsi.KeyNotReady { // the check, or ALUA, says more about that
+			p.health.errors++
+		}
 		d.elsewhere(o, p, answer)
 	default:
 		d.giveUp(o, p, answer)
@@ -129,6 +132,7 @@ func (d *Device) judgeSuccess(o *io, p *path, now int64) {
 		if o.kind == kindRead {
 			moved = c.Received
 		}
+		p.health.errors++
 		d.elsewhere(o, p, fmt.Errorf("%v of %d bytes was answered GOOD but moved %d", o.kind, len(c.Data), moved))
 	default: // recovered error, condition met
 		p.succeeded(o, now, now-o.sentAt)
@@ -248,11 +252,14 @@ func (d *Device) giveUp(o *io, p *path, cause error) {
 }
 
 // doubt stops using p for new commands until the unit behind it was looked at again.
-func (p *path) doubt(why string) {
+func (p *path) doubt(why string) { p.lookAgain("the target reported: " + why) }
+
+// lookAgain is doubt for a reason of our own.
+func (p *path) lookAgain(why string) {
 	if !p.logged || p.quarantined {
 		return
 	}
 	p.verified, p.failedCheck = false, false
-	p.refresh("the target reported: "+why, nil)
+	p.refresh(why, nil)
 	p.startCheck(why)
 }

@@ -84,9 +84,6 @@ type path struct {
 	lapsed   bool   // it carried I/O, then failed: see failback
 	service  service
 	lastCost float64 // scratch of the latency policy
-	listed   bool    // to be noted for a restart; see remember.go
-	unproven bool    // a login left open whether the session before it ended
-	relic    bool    // stands for a session of an earlier process: in no list of paths
 	raised   int     // ghosts since the last SessionDown
 
 	mutedRetries, mutedFailures muted
@@ -95,6 +92,8 @@ type path struct {
 	detour detour
 	rsv    pathReserve
 	hedge  pathHedge
+	probe  prober
+	health health
 	esc    escalation
 	est    [2]estimate
 	stat   pathStats
@@ -124,6 +123,8 @@ func (p *path) derive() State {
 		return StateChecking
 	case p.silent:
 		return StateSuspect
+	case p.health.marginal:
+		return StateMarginal
 	}
 	return StateUp
 }
@@ -133,6 +134,9 @@ func (p *path) derive() State {
 func (p *path) refresh(why string, err error) {
 	s := p.derive()
 	changed := s != p.state
+	if s == StateMarginal {
+		why, err = p.health.why, nil
+	}
 	if !changed && (s == StateQuarantined || s == StateOffline) {
 		return // what the link does meanwhile is not why it is out of use
 	}
@@ -140,10 +144,13 @@ func (p *path) refresh(why string, err error) {
 		if changed {
 			p.since = p.dev.loop.Now()
 		}
-		tell := (changed || s == StateDown || s == StateQuarantined) && !p.relic
+		tell := changed || s == StateDown || s == StateQuarantined
 		p.state, p.reason = s, why
 		if tell {
 			kind := s.event()
+			if p.health.silences(s) {
+				kind = PathChanged
+			}
 			if p.closed {
 				kind = PathClosed
 			}
@@ -162,6 +169,8 @@ func (s State) event() EventKind {
 		return PathUp
 	case StateSuspect:
 		return PathSuspected
+	case StateMarginal:
+		return PathMarginal
 	case StateDown:
 		return PathDown
 	case StateQuarantined:
@@ -177,13 +186,12 @@ func (p *path) SessionUp(_ *session.Session, up session.Up) {
 	p.logged, p.everLogged, p.silent, p.verified, p.failedCheck = true, true, false, false, false
 	p.ramp, p.limit, p.esc, p.hedge = rampStart, 0, escalation{}, pathHedge{away: p.hedge.away}
 	p.stat.logins++
-	if !up.Reinstated && (!up.First || !up.Conclusive || up.TPGT != p.detour.group) {
-		// A login that proves nothing may have left its predecessor alive, that of
-		// an earlier process too, and no later proof reaches back behind it.
-		p.chain = p.gen
-		p.unprove(up)
-	}
 	p.detour.loggedIn(up)
+	if !up.Reinstated {
+		// A login that proves nothing may have left its predecessor alive, and
+		// no later proof reaches back behind it.
+		p.chain = p.gen
+	}
 	why := "logged in"
 	if !up.First {
 		why = "logged in again"
@@ -208,7 +216,7 @@ func (p *path) settleReinstated() {
 		by = "the session was reinstated through " + p.detour.via + ", which ended every command of the old one"
 	}
 	p.dev.settle(p, by,
-		func(g *ghost) bool { return g.path == p && g.provable(p.chain) && g.gen < p.gen })
+		func(g *ghost) bool { return g.path == p && g.gen >= p.chain && g.gen < p.gen })
 }
 
 // linkLost notes that the session takes no commands any more. It comes with the
@@ -219,6 +227,7 @@ func (p *path) linkLost(err *session.Error) {
 	}
 	p.logged, p.verified, p.silent = false, false, false
 	p.stopCheck()
+	p.fault()
 	p.stat.losses++
 	p.detour.lost(p.dev.loop.Now())
 	p.linkErr = err
@@ -261,6 +270,7 @@ func (p *path) SessionSilent(*session.Session) {
 		return
 	}
 	now := p.dev.loop.Now()
+	p.stalled(now, p.age(now))
 	if o := p.transfer.head; o != nil {
 		p.est[o.dir()].atLeast(now, p.age(now)) // a moved read leaves no sample
 	}
@@ -329,6 +339,9 @@ func (o *io) dir() int {
 func (p *path) succeeded(o *io, now, took int64) {
 	if !o.kind.slow() {
 		p.est[o.dir()].add(now, took, o.bytes)
+		if took >= p.dev.stallLimit {
+			p.stalled(now, took)
+		}
 		p.service.add(now, o.sentAt)
 	}
 	p.stat.done(o, now, took)

@@ -48,6 +48,7 @@ func newChaos(t testing.TB, seed uint64, change func(*Config)) *chaos {
 		cfg.FenceTimeout = 40 * time.Second
 		cfg.NoPathTimeout = time.Duration(5+c.rnd.IntN(100)) * time.Second
 		cfg.CommandTimeout = 5 * time.Second
+		cfg.Marginal.Off = false
 		cfg.Shared = c.rnd.IntN(4) == 0
 		cfg.Policy = Policies()[c.rnd.IntN(len(Policies()))]
 		if change != nil {

@@ -34,6 +34,7 @@ type rig struct {
 func newRig(t testing.TB, n int, change func(*Config)) *rig {
 	r := &rig{t: t, l: newFakeLoop(), unit: newFakeUnit(4096)}
 	cfg := Config{Name: "disk", Target: "iqn.2026-01.test:disk", LUN: scsi.MakeLUN(1)}
+	cfg.Marginal.Off = true // tests lose a path as often as they like; see newCareful
 	cfg.NewSession = func(pc PathConfig, obs session.Observer) (Session, error) {
 		s := &fakeSession{
 			l: r.l, unit: r.unit, obs: obs, cfg: pc, room: 64, honest: true,
@@ -50,7 +51,7 @@ func newRig(t testing.TB, n int, change func(*Config)) *rig {
 	r.d, err = New(cfg, r.l)
 	require.NoError(t, err)
 	for i := range n {
-		require.NoError(t, r.d.AddPath(PathConfig{ID: pathID(i), Portal: fmt.Sprintf("127.0.0.%d:3260", i+1), TPGT: 1, ISID: [6]byte{0x80, byte(i + 1)}}))
+		require.NoError(t, r.d.AddPath(PathConfig{ID: pathID(i), Portal: fmt.Sprintf("127.0.0.%d:3260", i+1), TPGT: 1}))
 	}
 	return r
 }

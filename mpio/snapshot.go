@@ -101,12 +101,14 @@ type PathSnapshot struct {
 	Moved    uint64 `json:"moved"`
 	Probes   uint64 `json:"probes"`
 	Hedged   uint64 `json:"hedged"` // reads sent here that were then sent over another path too
+	Polls    uint64 `json:"polls"`  // the device's own commands: TEST UNIT READY on idle paths, probes on probation
 	Logins   uint64 `json:"logins"`
 	Losses   uint64 `json:"losses"`
 
 	Cost      Cost          `json:"cost"` // of a read of 4 KiB, as the latency policy sees it
 	LastError string        `json:"last_error,omitempty"`
 	Link      Link          `json:"link"`
+	Health    Health        `json:"health"`
 	Session   session.Stats `json:"-"`
 }
 
@@ -201,15 +203,11 @@ func (d *Device) stateName(s *Snapshot) string {
 func (d *Device) fencedRanges(now int64) []Fence {
 	list := make([]Fence, 0, min(len(d.ghosts), snapshotFences))
 	for _, g := range d.ghosts[:min(len(d.ghosts), snapshotFences)] {
-		f := Fence{
+		list = append(list, Fence{
 			Path: g.path.cfg.ID, Op: g.kind.String(),
 			Offset: g.ext.lo << d.geo.shift, Length: (g.ext.hi - g.ext.lo) << d.geo.shift,
 			Age: seconds(now - g.at), Left: max(0, seconds(g.deadline-now)),
-		}
-		if g.earlier != nil {
-			f.Op, f.Length = "of an earlier run", d.geo.size
-		}
-		list = append(list, f)
+		})
 	}
 	return list
 }
@@ -226,7 +224,7 @@ func (p *path) snapshot(now int64) PathSnapshot {
 		P50: times.quantile(0.5) / 1e9, P99: times.quantile(0.99) / 1e9,
 		InFlight: p.inflight, OldestAge: seconds(p.age(now)),
 		Retries: st.retries, Errors: st.errors, Timeouts: st.timeouts, Aborts: st.aborts, Resets: st.resets, Moved: st.moved, Probes: st.probes,
-		Hedged: p.hedge.away, Logins: st.logins, Losses: st.losses, Cost: p.explainCost(now), Session: p.sess.Stats(),
+		Hedged: p.hedge.away, Polls: p.probe.polls, Health: p.healthNow(now), Logins: st.logins, Losses: st.losses, Cost: p.explainCost(now), Session: p.sess.Stats(),
 	}
 	ps.link(now)
 	if span > 0 {

@@ -6,8 +6,7 @@ import (
 	"github.com/iscsimp/iscsimp/pdu"
 )
 
-// sendLogout asks to close the session (RFC 7143 §11.14, reason 0). From now on no
-// request is sent on any of its connections, and none joins it.
+// sendLogout asks to close the session (RFC 7143 §11.14, reason 0).
 func (s *Session) sendLogout() {
 	c := s.conn
 	t := s.tasks.add(taskLogout, c, s.env.Now())
@@ -15,8 +14,7 @@ func (s *Session) sendLogout() {
 		c.abort(s.err(KindClosed, "no room for a logout"))
 		return
 	}
-	s.logoutSent = true
-	s.abortJoins(s.err(KindClosed, "the session is logged out"))
+	c.logoutSent = true
 	c.sendLogout(t, pdu.LogoutCloseSession, c.cid)
 }
 

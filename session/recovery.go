@@ -1,7 +1,6 @@
 package session
 
 import (
-	"cmp"
 	"time"
 
 	"github.com/iscsimp/iscsimp/internal/loop"
@@ -18,7 +17,7 @@ func (s *Session) dialTo(addr string) {
 	now := s.env.Now()
 	s.conn = newConn(s, 0)
 	s.retryAt = 0
-	s.cmdSN, s.logoutSent = 1, false
+	s.cmdSN = 1
 	s.deadline = now + int64(s.cfg.LoginTimeout)
 	s.env.Dial(addr, s.cfg.LoginTimeout, s.conn)
 	s.rearm()
@@ -115,8 +114,7 @@ func (s *Session) connClosed(c *conn, reason *Error) {
 		return
 	}
 	was := s.state
-	reason = cmp.Or(s.downFor, reason)
-	s.conn, s.members, s.silent, s.downFor = nil, nil, false, nil
+	s.conn, s.members, s.silent = nil, nil, false
 	if was == StateClosing {
 		s.failTasks(s.err(KindClosed, "the session was closed"))
 		s.closed()

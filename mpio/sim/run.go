@@ -32,6 +32,7 @@ func run(s *Scenario, policy string, seed uint64, warmUp, measure time.Duration)
 	stream := func() *rand.Rand { n++; return rand.New(rand.NewPCG(seed, n)) }
 	load := stream()
 	cfg := mpio.Config{Name: s.Name, Target: "iqn.2026-01.sim:disk", LUN: scsi.MakeLUN(0), Policy: policy, Seed: seed}
+	cfg.Marginal.Off = true // what the policies make of a bad path is the question
 	cfg.NewSession = func(pc mpio.PathConfig, obs session.Observer) (mpio.Session, error) {
 		return newSession(c, newWire(s.Paths[pc.TPGT-1], c, stream()), u, obs), nil
 	}
