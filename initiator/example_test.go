@@ -2,6 +2,7 @@ package initiator_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"sync"
@@ -96,6 +97,51 @@ func ExampleOpen() {
 		log.Fatal(err)
 	}
 	// Output: hello over 2 paths
+}
+
+// A cluster's hosts register a key each and reserve the LUN for those who are
+// registered. A host that is to be shut out is preempted by its key.
+func ExampleDevice_Reserve() {
+	tgt := exampleTarget()
+	defer tgt.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	open := func(host string) *initiator.Device {
+		dev, err := initiator.Open(ctx, initiator.Config{
+			Target:        "iqn.2026-01.com.example:disk1",
+			Portals:       []string{tgt.Addr(0)},
+			InitiatorName: "iqn.2026-01.com.example:" + host,
+			Wait:          initiator.WaitAll,
+		})
+		if err != nil {
+			log.Fatal(err)
+		}
+		return dev
+	}
+	one, two := open("host1"), open("host2")
+	defer one.Abort()
+	defer two.Abort()
+	for key, dev := range map[uint64]*initiator.Device{1: one, 2: two} {
+		if err := dev.Register(ctx, initiator.Registration{Key: key}); err != nil {
+			log.Fatal(err)
+		}
+	}
+	if err := one.Reserve(ctx, initiator.WriteExclusiveRegistrantsOnly); err != nil {
+		log.Fatal(err)
+	}
+
+	// Host 1 hangs. Host 2 takes over: it shuts host 1 out, and ends its writes.
+	if err := two.Preempt(ctx, initiator.Preemption{Key: 1, Abort: true}); err != nil {
+		log.Fatal(err)
+	}
+	block := make([]byte, two.BlockSize())
+	_, err := two.WriteAt(block, 0)
+	fmt.Println("host 2:", err)
+	_, err = one.WriteAt(block, 0)
+	fmt.Println("host 1 was fenced off:", errors.Is(err, initiator.ErrPreempted))
+	// Output:
+	// host 2: <nil>
+	// host 1 was fenced off: true
 }
 
 // reader counts the requests that are still under way.

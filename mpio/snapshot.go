@@ -3,6 +3,7 @@ package mpio
 import (
 	"time"
 
+	"github.com/iscsimp/iscsimp/scsi"
 	"github.com/iscsimp/iscsimp/session"
 )
 
@@ -55,6 +56,13 @@ type Snapshot struct {
 	Hedges       uint64  `json:"hedges"`        // reads sent over a second path as well
 	HedgeWins    uint64  `json:"hedge_wins"`    // ... which answered first
 	HedgesDenied uint64  `json:"hedges_denied"` // reads that were old enough while the budget was exhausted
+
+	// Key is what this host is registered with at the unit (see Registration), 0 if
+	// it is not; Reserved is the type of the reservation it made, 0 if none; Preempted
+	// says why every request fails since it was fenced off, "" if it was not.
+	Key       uint64               `json:"key,omitempty"`
+	Reserved  scsi.ReservationType `json:"reserved,omitempty"`
+	Preempted string               `json:"preempted,omitempty"`
 
 	LastError string         `json:"last_error,omitempty"`
 	Paths     []PathSnapshot `json:"paths"`
@@ -143,6 +151,12 @@ func (d *Device) Snapshot() Snapshot {
 		Fenced: d.fencedRanges(now), FencedCount: len(d.ghosts),
 		HedgeBudget: d.hedges.budget, Hedges: d.hedges.sent, HedgeWins: d.hedges.wins, HedgesDenied: d.hedges.denied,
 		Paths: make([]PathSnapshot, 0, len(d.paths)),
+	}
+	if r := &d.rsv; r.on {
+		s.Key, s.Reserved = r.reg.Key, r.held
+		if r.lost != nil {
+			s.Preempted = r.lost.Error()
+		}
 	}
 	if d.lastErr != nil {
 		s.LastError = d.lastErr.Error()

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/iscsimp/iscsimp/initiator"
 	"github.com/iscsimp/iscsimp/internal/leak"
 )
 
@@ -27,6 +28,9 @@ type fakeDevice struct {
 	err    error
 	hang   chan struct{} // status waits for it, or for its context
 	onEnd  func()
+
+	reserves     []reserveCommand
+	reservations initiator.Reservations
 }
 
 func (f *fakeDevice) status(ctx context.Context) (deviceStatus, error) {
@@ -45,6 +49,13 @@ func (f *fakeDevice) steer(_ context.Context, cmd pathCommand) error {
 	defer f.mu.Unlock()
 	f.steers = append(f.steers, cmd)
 	return f.err
+}
+
+func (f *fakeDevice) reserve(_ context.Context, cmd reserveCommand) (reserveReport, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reserves = append(f.reserves, cmd)
+	return newReserveReport("disk1-0", cmd.Action, f.reservations), f.err
 }
 
 func (f *fakeDevice) logout(force bool) {

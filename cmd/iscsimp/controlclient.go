@@ -21,7 +21,12 @@ var errGone = errors.New("no process answers on the control socket")
 // controlCall sends one request to the device called name and decodes the
 // answer into out. It takes no longer than a few seconds.
 func controlCall(ctx context.Context, dir, name, method, path string, in, out any) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*controlTimeout)
+	return controlCallWithin(ctx, 2*controlTimeout, dir, name, method, path, in, out)
+}
+
+// controlCallWithin is controlCall with more time.
+func controlCallWithin(ctx context.Context, limit time.Duration, dir, name, method, path string, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	socket := filepath.Join(dir, name+controlSuffix)
 	client := &http.Client{Transport: &http.Transport{
@@ -47,7 +52,7 @@ func controlCall(ctx context.Context, dir, name, method, path string, in, out an
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT):
 		return fmt.Errorf("%s: %w", name, errGone)
 	case errors.Is(err, context.DeadlineExceeded):
-		return failf(exitTimeout, "the process of device %s does not answer within %v", name, 2*controlTimeout)
+		return failf(exitTimeout, "the process of device %s does not answer within %v", name, limit)
 	case err != nil:
 		return fmt.Errorf("device %s: %w", name, err)
 	}

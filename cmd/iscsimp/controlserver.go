@@ -20,6 +20,7 @@ import (
 //	GET  /v1/status            → deviceStatus
 //	POST /v1/logout  {force}   → 202; the process ends soon after
 //	POST /v1/path    {path, action, value}
+//	POST /v1/reserve {action, …}     → reserveReport
 //
 // An error is {"error": "…", "code": exit code}.
 
@@ -34,6 +35,8 @@ const maxControlBody = 64 << 10
 type controlled interface {
 	status(ctx context.Context) (deviceStatus, error)
 	steer(ctx context.Context, cmd pathCommand) error
+	// reserve, alone of all, may wait for I/O.
+	reserve(ctx context.Context, cmd reserveCommand) (reserveReport, error)
 	// logout asks the process to leave, and returns at once.
 	logout(force bool)
 }
@@ -119,6 +122,7 @@ func controlHandler(dev controlled) http.Handler {
 		}
 		answer(w, controlAnswer{PID: os.Getpid()}, err)
 	})
+	mux.HandleFunc("POST /v1/reserve", handleReserve(dev))
 	mux.HandleFunc("POST /v1/path", func(w http.ResponseWriter, r *http.Request) {
 		var cmd pathCommand
 		err := readBody(w, r, &cmd)

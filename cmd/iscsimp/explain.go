@@ -73,6 +73,7 @@ var deviceFacts = []func(d deviceStatus) []string{
 	failbackFact,
 	pathsFact,
 	noPathFact,
+	reservationFact,
 	fencedFact,
 	lostRequestsFact,
 	limitsFact,

@@ -39,7 +39,10 @@ func explainSamples() []deviceStatus {
 	second.ID, second.Active = "2", false
 	failover.Paths = []pathStatus{failover.Paths[0], second}
 
+	failover.Key, failover.Reserved = "0x00000000000000a1", "wero"
+
 	back := failover
+	back.Reserved, back.Preempted = "", "input/output error: this host's registration was removed: it was fenced off: key 0x00000000000000a1 was removed by another host"
 	back.FailbackPending, back.Failback = true, "manual"
 	left := 3.0
 	soon := back

@@ -73,6 +73,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			lsCommand(),
 			pathsCommand(),
 			pathSubcommand(),
+			reserveSubcommand(),
 			explainCommand(),
 			doctorCommand(),
 			manCommand(),

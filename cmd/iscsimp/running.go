@@ -61,6 +61,9 @@ func fillStatus(st *deviceStatus, s initiator.Snapshot, now time.Time) {
 	st.PathsUp, st.PathsTotal = s.PathsUp, len(s.Paths)
 	st.InFlight, st.Queued, st.Requests, st.Failed = s.InFlight, s.Queued, s.Requests, s.Failed
 	st.LastError = s.LastError
+	if s.Key != 0 {
+		st.Key, st.Reserved, st.Preempted = initiator.KeyText(s.Key), s.Reserved.Short(), s.Preempted
+	}
 	if s.NoPathFor > 0 && s.NoPathLeft >= 0 {
 		st.NoPathSecondsLeft = &s.NoPathLeft
 	}

@@ -24,8 +24,12 @@ func variable(flag string) string {
 	return variablePrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// notInEnvironment are options that an environment should not set.
-var notInEnvironment = []string{"help", "version", flagBackground}
+// notInEnvironment are options that an environment should not set. Those of reserve
+// say what is to be done to whom.
+var notInEnvironment = []string{
+	"help", "version", flagBackground,
+	flagKey, flagType, flagAbort, flagPerPath, flagVolatile, flagOtherHosts,
+}
 
 const metadataSettings = "settings"
 

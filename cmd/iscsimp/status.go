@@ -64,8 +64,14 @@ type deviceStatus struct {
 	Policy        string   `json:"policy"`
 	Failback      string   `json:"failback"` // immediate, manual, or "after" and a time
 	Exports       []string `json:"exports"`
-	PathsUp       int      `json:"paths_up"`
-	PathsTotal    int      `json:"paths_total"`
+	// Key is what this host is registered with at the unit, Reserved the type of the
+	// reservation it made; Preempted says why every request fails since it was
+	// fenced off.
+	Key        string `json:"key,omitempty"`
+	Reserved   string `json:"reserved,omitempty"`
+	Preempted  string `json:"preempted,omitempty"`
+	PathsUp    int    `json:"paths_up"`
+	PathsTotal int    `json:"paths_total"`
 
 	InFlight  int    `json:"in_flight"` // commands
 	Queued    int    `json:"queued"`    // commands that wait for a path
