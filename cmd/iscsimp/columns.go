@@ -8,6 +8,9 @@ type column[T any] struct {
 	cell func(T) string
 	// when says whether the column is worth its place for these rows; nil: always.
 	when func(T) bool
+	// keep says how long `top` keeps the column when there is little room: the
+	// least goes first. The last column is never left out, but shortened.
+	keep int
 }
 
 // tableOf makes a table of the columns that have something to say for any row.
@@ -42,22 +45,22 @@ func anyOf[T any](rows []T, is func(T) bool) bool {
 // pathColumns are those of `paths` and `top`. Those with a condition appear only
 // where they say something, so that a healthy device fits 80 columns.
 var pathColumns = []column[pathStatus]{
-	{head: "PATH", cell: func(p pathStatus) string { return p.ID }},
-	{head: "STATE", cell: func(p pathStatus) string { return p.State }},
-	{head: "SINCE", cell: func(p pathStatus) string { return formatAge(p.SinceSeconds) }},
-	{head: "PRIO", cell: func(p pathStatus) string { return fmt.Sprint(p.Priority) }},
+	{head: "PATH", cell: func(p pathStatus) string { return p.ID }, keep: 9},
+	{head: "STATE", cell: func(p pathStatus) string { return p.State }, keep: 9},
+	{head: "SINCE", cell: func(p pathStatus) string { return formatAge(p.SinceSeconds) }, keep: 5},
+	{head: "PRIO", cell: func(p pathStatus) string { return fmt.Sprint(p.Priority) }, keep: 3},
 	{head: "WEIGHT", cell: func(p pathStatus) string { return fmt.Sprint(p.Weight) }, when: func(p pathStatus) bool { return p.Weight > 1 }},
-	{head: "PORTAL", cell: func(p pathStatus) string { return p.Portal }},
-	{head: "SHARE", cell: func(p pathStatus) string { return formatShare(p.Share) }},
-	{head: "IOPS", cell: func(p pathStatus) string { return formatRate(p.IOPS) }},
-	{head: "MB/S", cell: func(p pathStatus) string { return formatRate(p.MBps) }},
-	{head: "P50", cell: func(p pathStatus) string { return formatLatency(p.P50Seconds) }},
-	{head: "P99", cell: func(p pathStatus) string { return formatLatency(p.P99Seconds) }},
-	{head: "INFLIGHT", cell: func(p pathStatus) string { return fmt.Sprint(p.InFlight) }},
-	{head: "RETRIES", cell: func(p pathStatus) string { return fmt.Sprint(p.Retries) }},
-	{head: "TIMEOUTS", cell: func(p pathStatus) string { return fmt.Sprint(p.Timeouts) }, when: func(p pathStatus) bool { return p.Timeouts > 0 }},
-	{head: "ABORTS", cell: func(p pathStatus) string { return fmt.Sprint(p.Aborts) }, when: func(p pathStatus) bool { return p.Aborts > 0 }},
-	{head: "RESETS", cell: func(p pathStatus) string { return fmt.Sprint(p.Resets) }, when: func(p pathStatus) bool { return p.Resets > 0 }},
+	{head: "PORTAL", cell: func(p pathStatus) string { return p.Portal }, keep: 8},
+	{head: "SHARE", cell: func(p pathStatus) string { return formatShare(p.Share) }, keep: 8},
+	{head: "IOPS", cell: func(p pathStatus) string { return formatRate(p.IOPS) }, keep: 7},
+	{head: "MB/S", cell: func(p pathStatus) string { return formatRate(p.MBps) }, keep: 6},
+	{head: "P50", cell: func(p pathStatus) string { return formatLatency(p.P50Seconds) }, keep: 5},
+	{head: "P99", cell: func(p pathStatus) string { return formatLatency(p.P99Seconds) }, keep: 7},
+	{head: "INFLIGHT", cell: func(p pathStatus) string { return fmt.Sprint(p.InFlight) }, keep: 4},
+	{head: "RETRIES", cell: func(p pathStatus) string { return fmt.Sprint(p.Retries) }, keep: 2},
+	{head: "TIMEOUTS", cell: func(p pathStatus) string { return fmt.Sprint(p.Timeouts) }, when: func(p pathStatus) bool { return p.Timeouts > 0 }, keep: 1},
+	{head: "ABORTS", cell: func(p pathStatus) string { return fmt.Sprint(p.Aborts) }, when: func(p pathStatus) bool { return p.Aborts > 0 }, keep: 1},
+	{head: "RESETS", cell: func(p pathStatus) string { return fmt.Sprint(p.Resets) }, when: func(p pathStatus) bool { return p.Resets > 0 }, keep: 1},
 	{head: "CONNS", cell: connectionsCell, when: func(p pathStatus) bool { return p.Connections > 1 || len(p.ConnectionList) > 1 }},
 	{head: "REASON", cell: reasonCell},
 }

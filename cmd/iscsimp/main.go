@@ -75,6 +75,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			pathSubcommand(),
 			reserveSubcommand(),
 			explainCommand(),
+			topCommand(),
 			doctorCommand(),
 			manCommand(),
 			completionCommand(),
