@@ -1,12 +1,15 @@
 # iscsimp: what CI and people run. Everything here works on a bare Debian with
 # Go; what is missing is installed by `make deps` (needs root).
 
+SHELL       := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+
 GO      ?= go
 TOOLS   := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 PKGS    := ./...
 FUZZ    ?= 50000x
 
-.PHONY: all build demo test test-unit test-race test-invariants test-real target-check lint fmt vet fuzz bench hostile lab lab-test deps clean cross FORCE
+.PHONY: all build demo test test-unit test-race test-invariants test-real target-check lint fmt vet fuzz bench hostile schedules lab lab-test deps clean cross FORCE
 
 all: build
 
@@ -66,6 +69,11 @@ bench: deps build
 FOR ?= 1m
 hostile:
 	cd test && $(GO) run ./cmd/hostile -for $(FOR)
+
+# Random schedules of faults in virtual time, with the write fence and without. N=10000 for a campaign.
+N ?= 1000
+schedules:
+	cd test && SCHEDULES=$(N) $(GO) test -v -timeout 4h -run TestFence ./schedules | grep -v '^ *\(---\|===\)'
 
 # The emulated VM: build it, and run iscsimp there against Linux's LIO.
 lab:

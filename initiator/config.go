@@ -133,6 +133,12 @@ type Config struct {
 	// RFC 7143 §4.2.1; node.session.iscsi.MaxConnections). 1..16, default 1. The
 	// target may allow fewer.
 	Connections int
+	// ErrorRecoveryLevel is the highest level offered (node.session.iscsi.ERL): 0 or,
+	// with several Connections, 2. At 0 a path is lost, for as long as a login
+	// takes, with any of its connections; at 2 the others carry on, if the target
+	// can do that. Default 0. LIO's kernel (6.1) can crash when a connection of
+	// several is lost: at 0 it is given one only, and a warning is logged.
+	ErrorRecoveryLevel uint8
 	// CommandsMax bounds the commands in flight per path
 	// (node.session.cmds_max). 1..4096, default 128.
 	CommandsMax int
@@ -144,12 +150,23 @@ type Config struct {
 	// the first; defaults 16776192 and 262144.
 	MaxBurstLength, FirstBurstLength uint32
 	// MaxOutstandingR2T is how many transfers of one command the target may
-	// solicit at a time (same key). 1..65535, default 8; with Connections above 1
+	// solicit at a time (same key). 1..65535, default 8; at ErrorRecoveryLevel 2
 	// it is 1 (RFC 7143 §13.19).
 	MaxOutstandingR2T uint16
 	// InitialR2T asks the target to solicit all data but immediate data (same
 	// key); NoImmediateData declines immediate data (ImmediateData=No). Default no.
 	InitialR2T, NoImmediateData bool
+
+	// StateDir is a folder in which the device notes its sessions while writes may
+	// be under way in them, so that they are known after a crash or a power loss of
+	// this host: writes of the next run, with the same Target and LUN, then wait until
+	// the old sessions have provably ended, or for FenceTimeout; reads do not wait.
+	// It has to outlive what is to be survived, and only one Device for each Target
+	// and LUN may use it at a time. Close tidies it up.
+	// Default: nothing is noted. Then whoever opens a device anew, after a process
+	// that ended without Close, has to wait for the target to end the old sessions
+	// before the first write, or writes of the old process may land on top of new ones.
+	StateDir string
 
 	// Logger gets what happens; it may be slow: it is called from a goroutine of
 	// its own, and records are dropped and counted if it cannot keep up.
@@ -289,6 +306,7 @@ func (c Config) session(portal string, tpgt int) session.Config {
 		InitialR2T:               c.InitialR2T,
 		NoImmediateData:          c.NoImmediateData,
 		Connections:              c.Connections,
+		ErrorRecoveryLevel:       c.ErrorRecoveryLevel,
 		CmdsMax:                  c.CommandsMax,
 		LoginTimeout:             c.LoginTimeout,
 		LogoutTimeout:            c.LogoutTimeout,

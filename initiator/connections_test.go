@@ -31,6 +31,7 @@ func TestConnectionsPerPath(t *testing.T) {
 		tgt := target(t, iscsitest.Config{Portals: portals(2), Params: iscsitest.Params{MaxConnections: 4, ErrorRecoveryLevel: 2}})
 		cfg := config(tgt)
 		cfg.Wait, cfg.Portable, cfg.Connections = initiator.WaitAll, portable, 3
+		cfg.ErrorRecoveryLevel = 2
 		dev := open(t, cfg)
 		snapshotUntil(t, dev, "all connections", connected(2, 3))
 		sessions := tgt.Sessions()

@@ -25,6 +25,7 @@ type Device struct {
 	log     *slog.Logger
 	stopLog func()
 	events  *eventQueue
+	state   *stateFile // nil: nothing is noted
 
 	// What goes on besides the loop: looking for paths.
 	background context.Context
@@ -47,7 +48,14 @@ func newDevice(cfg Config) (*Device, error) {
 	d.starter = newStarter(cfg)
 	d.background, d.cancel = context.WithCancel(context.Background())
 	d.loop = newLoop(cfg.Portable)
+	inherited, remember, err := d.openState()
+	if err != nil {
+		d.release()
+		return nil, err
+	}
 	mp, err := mpio.New(mpio.Config{
+		Inherited:      inherited,
+		Remember:       remember,
 		Name:           cfg.Name,
 		Target:         cfg.Target,
 		LUN:            cfg.LUN,

@@ -211,7 +211,9 @@ func (d *Device) sameHosts(portal string) []string {
 // newSession is mpio's way to make the session of a path.
 func (d *Device) newSession(pc mpio.PathConfig, obs session.Observer) (mpio.Session, error) {
 	driver := session.NewDriver(d.loop, d.cfg.Dial)
-	s, err := session.New(d.cfg.session(pc.Portal, pc.TPGT), driver, &pathWatch{obs, d.starter, pc.ID})
+	cfg := d.cfg.session(pc.Portal, pc.TPGT)
+	cfg.ISID = pc.ISID
+	s, err := session.New(cfg, driver, &pathWatch{obs, d.starter, pc.ID})
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package iscsitest
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/iscsimp/iscsimp/pdu"
@@ -243,6 +244,9 @@ func (l *loginState) identify(keys []KeyValue) (status pdu.LoginStatus, why stri
 			return status, why, nil
 		}
 		l.neg.joins = true
+		if slices.ContainsFunc(keys, func(kv KeyValue) bool { return kv.Key == "SessionType" }) {
+			l.neg.complaint("SessionType is for the leading connection only (§13.21)")
+		}
 	}
 	if l.auth = l.c.t.authentication(l); l.auth != nil && l.auth.Required() && l.stage != pdu.StageSecurity {
 		return pdu.LoginAuthFailure, "the security stage was skipped", nil

@@ -24,7 +24,9 @@ func (d *Device) Close(force bool, done func(error)) {
 	}
 	switch {
 	case d.closeDone:
-		d.tellClosed()
+		if !d.memory.final {
+			d.tellClosed()
+		}
 		return
 	case !d.closing:
 		d.closing = true
@@ -54,9 +56,11 @@ func (d *Device) closeStep() {
 		return
 	}
 	d.closeSessions()
-	for _, p := range d.paths {
-		if !p.closed {
-			return
+	for _, l := range [][]*path{d.paths, d.memory.relics} {
+		for _, p := range l {
+			if !p.closed {
+				return
+			}
 		}
 	}
 	if d.open > 0 {
@@ -102,6 +106,9 @@ func (d *Device) closeSessions() {
 		p.stopCheck()
 		p.sess.Close()
 	}
+	for _, r := range d.memory.relics {
+		d.retire(r)
+	}
 }
 
 // closed is the end.
@@ -120,7 +127,7 @@ func (d *Device) closed() {
 		text = fmt.Sprintf("closed with %d writes of unknown outcome not settled: the target may still execute them", n)
 	}
 	d.emit(Event{Kind: DeviceClosed, Count: len(d.ghosts), Text: text, Err: d.closeErr})
-	d.tellClosed()
+	d.forget()
 }
 
 func (d *Device) tellClosed() {

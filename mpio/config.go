@@ -128,6 +128,19 @@ type Config struct {
 	// Seed starts the generator that breaks ties between equal paths. Default 1.
 	Seed uint64
 
+	// Inherited are the sessions of an earlier process that ended without Close, as
+	// Remember had them noted. Writes wait until each has provably ended, or for
+	// FenceTimeout from Start; reads do not wait.
+	Inherited []SessionRecord
+	// Remember keeps a list of sessions where it outlives the process, replacing
+	// the one before, and calls done on the loop when it is durable, or cannot be.
+	// It is called on the loop, with one list at a time, and must not block. A path
+	// carries no I/O before its session is noted: if that fails it stays down and
+	// tries again. An empty list, at the end of Close, says that no write of this
+	// device can land any more. nil: after a crash, writes of the old process may
+	// land over newer ones of the next. Not called for read-only units.
+	Remember func(list []SessionRecord, done func(error))
+
 	// UnsafeNoFence switches the write fence off. It exists so that the tests
 	// of the fence can be tested: with it they must fail. Never set it otherwise:
 	// data will be lost.

@@ -63,11 +63,11 @@ func (x *detour) lost(now int64) { x.since, x.dials = now, -1 }
 // wantsDetour reports whether a reinstatement would settle anything.
 func (p *path) wantsDetour() bool {
 	d := p.dev
-	if p.logged || p.closed || p.detour.group < 0 || !d.ready || d.closeSent {
+	if p.logged || p.closed || p.sess == nil || p.detour.group < 0 || d.closeSent {
 		return false
 	}
 	for _, g := range d.ghosts {
-		if g.path == p && g.gen >= p.chain {
+		if g.path == p && g.provable(p.chain) {
 			return true
 		}
 	}
@@ -125,8 +125,11 @@ func (p *path) leaveDetour(why string) {
 // detourOver is SessionDown at the end of a detour.
 func (p *path) detourOver() {
 	p.stopCheck()
-	p.logged, p.verified, p.silent, p.detour.via = false, false, false, ""
-	p.refresh("back from a login through another portal; its own is dialed", nil)
+	if p.logged { // it was lost, rather than left
+		p.logged, p.verified, p.silent = false, false, false
+		p.refresh("the login through another portal was lost; its own is dialed", nil)
+	}
+	p.detour.via = ""
 	p.planDetour()
 	p.dev.kick()
 }

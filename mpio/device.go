@@ -3,6 +3,7 @@ package mpio
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/iscsimp/iscsimp/internal/block"
@@ -48,8 +49,9 @@ type Device struct {
 	stallLimit               int64    // ns: a command that takes longer was stalled
 	nextCare                 int64    // loop time of the next full round
 	ghosts                   []*ghost // oldest first
-	failing                  bool     // no path for longer than NoPathTimeout
-	noPathSince              int64    // 0 = there is one
+	memory                   memory
+	failing                  bool  // no path for longer than NoPathTimeout
+	noPathSince              int64 // 0 = there is one
 	noPathTold               bool
 	moveTokens               float64 // reads that may still be taken from silent paths
 	tickOn                   bool
@@ -105,6 +107,8 @@ func New(cfg Config, l loop.Loop) (*Device, error) {
 	d.hedges.init(d)
 	d.careTimer.Fn = d.onCareTimer
 	d.stallLimit = stallFloor
+	d.memory.timer.Fn = d.onRelicTimer
+	d.cfg.Inherited = slices.Clone(cfg.Inherited)
 	return d, nil
 }
 
@@ -134,19 +138,27 @@ func (d *Device) AddPath(pc PathConfig) error {
 	case d.path(pc.ID) != nil:
 		return fmt.Errorf("mpio: there is a path %s already", pc.ID)
 	}
-	p := &path{dev: d, cfg: pc, bit: 1 << len(d.paths), state: StateConnecting, reason: "not started", since: d.loop.Now()}
-	p.check.init(p)
-	p.probe.p = p
-	p.detour.init(p)
+	p := d.newPath(pc)
+	p.bit = 1 << len(d.paths)
 	if p.sess, err = d.cfg.NewSession(pc, p); err != nil {
 		return fmt.Errorf("mpio: path %s: %w", pc.ID, err)
 	}
 	d.paths = append(d.paths, p)
 	d.regroup()
 	if d.started {
+		d.takeOver(p)
 		p.start()
 	}
 	return nil
+}
+
+// newPath makes a path without a session.
+func (d *Device) newPath(pc PathConfig) *path {
+	p := &path{dev: d, cfg: pc, state: StateConnecting, reason: "not started", since: d.loop.Now()}
+	p.check.init(p)
+	p.detour.init(p)
+	p.probe.p = p
+	return p
 }
 
 // Start starts every path. The device is ready once one of them was identified.
@@ -155,6 +167,7 @@ func (d *Device) Start() {
 		return
 	}
 	d.started = true
+	d.inherit()
 	for _, p := range d.paths {
 		p.start()
 	}

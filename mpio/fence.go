@@ -162,7 +162,14 @@ type ghost struct {
 	gen      uint64 // the login of the path it was sent with
 	at       int64
 	deadline int64
-	io       *io // the write, while it is not completed
+	io       *io            // the write, while it is not completed
+	earlier  *SessionRecord // instead of a write: all that a session of an earlier process may have left
+}
+
+// provable reports whether a login can prove the end of g, if each one since the
+// login chain proved the end of the one before it.
+func (g *ghost) provable(chain uint64) bool {
+	return g.gen >= chain && (g.earlier == nil || g.earlier.Provable)
 }
 
 // raise notes a ghost of o on p.
@@ -199,7 +206,7 @@ func (d *Device) settle(p *path, by string, match func(*ghost) bool) int {
 	}
 	d.armFenceTimer()
 	d.stat.fencesSettled += uint64(len(gone))
-	e := Event{Kind: FenceSettled, Count: len(gone), Text: fmt.Sprintf("%d writes of unknown outcome settled: %s", len(gone), by)}
+	e := Event{Kind: FenceSettled, Count: len(gone), Text: settledText(gone) + by}
 	if p != nil {
 		e.Path = p.cfg.ID
 	}
@@ -207,7 +214,39 @@ func (d *Device) settle(p *path, by string, match func(*ghost) bool) int {
 	for _, g := range gone {
 		d.laid(g)
 	}
+	if gone[0].earlier != nil { // the oldest there are
+		d.earlierSettled()
+	}
 	return len(gone)
+}
+
+// settledText begins a sentence about ghosts that are gone.
+func settledText(gone []*ghost) string {
+	earlier := 0
+	for _, g := range gone {
+		if g.earlier != nil {
+			earlier++
+		}
+	}
+	switch n := len(gone) - earlier; {
+	case earlier == 0:
+		return fmt.Sprintf("%d writes of unknown outcome settled: ", n)
+	case n == 0:
+		return fmt.Sprintf("what %d sessions of an earlier process may have left is settled: ", earlier)
+	default:
+		return fmt.Sprintf("what %d sessions of an earlier process may have left, and %d writes of unknown outcome, are settled: ", earlier, n)
+	}
+}
+
+// settlePreempted settles what was lost with logins up to gen of p, after PREEMPT
+// AND ABORT of the key that p alone was registered with (SPC-4 §5.13.11.5), and
+// gives the number of writes. That ends the commands the target has; those it has
+// not read yet from a hung connection meet a reservation conflict. So the caller
+// has to make sure that a reservation is held, and that p is not registered
+// again before its old session is proven to be over, or FenceTimeout has passed.
+func (d *Device) settlePreempted(p *path, gen uint64) int {
+	return d.settle(p, "the key of the path was preempted, and its commands were aborted",
+		func(g *ghost) bool { return g.path == p && g.gen <= gen && g.earlier == nil })
 }
 
 // laid lets go what waited for g.

@@ -135,6 +135,18 @@ func TestReinstatementElsewhereSettlesNothing(t *testing.T) {
 	assert.Len(t, r.d.ghosts, 1)
 }
 
+func TestPreemptAndAbortSettles(t *testing.T) {
+	r, _ := lostWrite(t, nil)
+	over := r.write(10, 1, 2)
+	a, b := r.d.paths[0], r.d.paths[1]
+	require.Zero(t, r.d.settlePreempted(b, 9), "another path's")
+	require.Zero(t, r.d.settlePreempted(a, 0), "an earlier login's")
+	require.Equal(t, 1, r.d.settlePreempted(a, a.gen))
+	r.l.run(msec)
+	assert.True(t, over.done)
+	assert.Contains(t, r.event(FenceSettled).Text, "preempted")
+}
+
 func TestReinstatementOfAnotherPathSettlesNothing(t *testing.T) {
 	r, _ := lostWrite(t, nil)
 	r.s[1].cut(msec)

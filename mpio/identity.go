@@ -38,10 +38,15 @@ func (d *Device) identified(p *path, ins *inspection) {
 
 // admit lets p carry I/O, once it is registered where this host is.
 func (p *path) admit(why string) {
+	if p.detour.via == "" {
+		p.listed = !p.relic // before what an earlier process left is taken off the list
+	}
 	p.settleReinstated()
 	p.rsv.ended = p.chain
 	p.rsv.endedBy = p.gen
 	switch {
+	case p.relic:
+		p.dev.retire(p)
 	case p.detour.via != "":
 		p.leaveDetour("the old session was ended")
 		p.dev.pokeReserve()
@@ -50,8 +55,11 @@ func (p *path) admit(why string) {
 	}
 }
 
-// join lets p carry I/O.
+// join lets p carry I/O, once its session is noted for a restart.
 func (p *path) join(why string) {
+	if !p.dev.noted(p, why) {
+		return
+	}
 	p.verified, p.failedCheck, p.quarantined = true, false, false
 	p.judgeReturn()
 	p.refresh(why, nil)

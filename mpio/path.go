@@ -84,6 +84,9 @@ type path struct {
 	lapsed   bool   // it carried I/O, then failed: see failback
 	service  service
 	lastCost float64 // scratch of the latency policy
+	listed   bool    // to be noted for a restart; see remember.go
+	unproven bool    // a login left open whether the session before it ended
+	relic    bool    // stands for a session of an earlier process: in no list of paths
 	raised   int     // ghosts since the last SessionDown
 
 	mutedRetries, mutedFailures muted
@@ -144,7 +147,7 @@ func (p *path) refresh(why string, err error) {
 		if changed {
 			p.since = p.dev.loop.Now()
 		}
-		tell := changed || s == StateDown || s == StateQuarantined
+		tell := (changed || s == StateDown || s == StateQuarantined) && !p.relic
 		p.state, p.reason = s, why
 		if tell {
 			kind := s.event()
@@ -186,12 +189,13 @@ func (p *path) SessionUp(_ *session.Session, up session.Up) {
 	p.logged, p.everLogged, p.silent, p.verified, p.failedCheck = true, true, false, false, false
 	p.ramp, p.limit, p.esc, p.hedge = rampStart, 0, escalation{}, pathHedge{away: p.hedge.away}
 	p.stat.logins++
-	p.detour.loggedIn(up)
-	if !up.Reinstated {
-		// A login that proves nothing may have left its predecessor alive, and
-		// no later proof reaches back behind it.
+	if !up.Reinstated && (!up.First || !up.Conclusive || up.TPGT != p.detour.group) {
+		// A login that proves nothing may have left its predecessor alive, that of
+		// an earlier process too, and no later proof reaches back behind it.
 		p.chain = p.gen
+		p.unprove(up)
 	}
+	p.detour.loggedIn(up)
 	why := "logged in"
 	if !up.First {
 		why = "logged in again"
@@ -216,7 +220,7 @@ func (p *path) settleReinstated() {
 		by = "the session was reinstated through " + p.detour.via + ", which ended every command of the old one"
 	}
 	p.dev.settle(p, by,
-		func(g *ghost) bool { return g.path == p && g.gen >= p.chain && g.gen < p.gen })
+		func(g *ghost) bool { return g.path == p && g.provable(p.chain) && g.gen < p.gen })
 }
 
 // linkLost notes that the session takes no commands any more. It comes with the

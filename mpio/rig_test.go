@@ -51,7 +51,7 @@ func newRig(t testing.TB, n int, change func(*Config)) *rig {
 	r.d, err = New(cfg, r.l)
 	require.NoError(t, err)
 	for i := range n {
-		require.NoError(t, r.d.AddPath(PathConfig{ID: pathID(i), Portal: fmt.Sprintf("127.0.0.%d:3260", i+1), TPGT: 1}))
+		require.NoError(t, r.d.AddPath(PathConfig{ID: pathID(i), Portal: fmt.Sprintf("127.0.0.%d:3260", i+1), TPGT: 1, ISID: [6]byte{0x80, byte(i + 1)}}))
 	}
 	return r
 }

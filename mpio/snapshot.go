@@ -217,11 +217,15 @@ func (d *Device) stateName(s *Snapshot) string {
 func (d *Device) fencedRanges(now int64) []Fence {
 	list := make([]Fence, 0, min(len(d.ghosts), snapshotFences))
 	for _, g := range d.ghosts[:min(len(d.ghosts), snapshotFences)] {
-		list = append(list, Fence{
+		f := Fence{
 			Path: g.path.cfg.ID, Op: g.kind.String(),
 			Offset: g.ext.lo << d.geo.shift, Length: (g.ext.hi - g.ext.lo) << d.geo.shift,
 			Age: seconds(now - g.at), Left: max(0, seconds(g.deadline-now)),
-		})
+		}
+		if g.earlier != nil {
+			f.Op, f.Length = "of an earlier run", d.geo.size
+		}
+		list = append(list, f)
 	}
 	return list
 }

@@ -24,7 +24,7 @@ func (s *Session) pick() *conn {
 	now := s.env.Now()
 	for i := range s.members {
 		m := &s.members[i]
-		if !m.up() || m.conn.logoutSent {
+		if !m.up() {
 			continue
 		}
 		c := m.conn

@@ -47,9 +47,15 @@ type Config struct {
 
 	// Connections is the number of connections in the session (MC/S, RFC 7143
 	// §4.2.1; node.session.iscsi.MaxConnections), 1 to 16, default 1. The target
-	// may allow fewer. With more than one, ErrorRecoveryLevel 2 is offered, since
-	// some targets give the whole session up with one connection below it.
+	// may allow fewer.
 	Connections int
+	// ErrorRecoveryLevel is the highest level offered, 0 or 2 (RFC 7143 §7.1.5,
+	// §13.20; node.session.iscsi.ERL). At 0 the session ends with any of its
+	// connections and is reinstated as a whole. At 2, which needs several
+	// connections and a target that bears it, the others carry on; nothing else of
+	// levels 1 and 2 is used. Default 0. LIO's kernel (6.1) can crash with several
+	// connections, at level 2 too: at 0 it is given one only, and a warning is logged.
+	ErrorRecoveryLevel uint8
 
 	// CmdsMax bounds the commands in flight (node.session.cmds_max). Default
 	// 128, at most 4096. The target's command window binds besides.

@@ -56,10 +56,9 @@ type conn struct {
 	sampledAt int64
 	// backlog is set while the socket takes less than we have; bytes it takes
 	// then prove that the peer reads.
-	backlog    bool
-	replies    int // answers to pings queued since the send queue was last empty
-	logoutSent bool
-	waiting    int // tasks answered whose data is still in the send queue
+	backlog bool
+	replies int // answers to pings queued since the send queue was last empty
+	waiting int // tasks answered whose data is still in the send queue
 }
 
 func newConn(s *Session, cid uint16) *conn {

@@ -32,7 +32,7 @@ func (c *conn) nextKeepAlive() int64 {
 	cfg := &c.s.cfg
 	since := c.waitingSince()
 	switch {
-	case c.dead, c.logoutSent: // nothing new may follow a logout, pings neither
+	case c.dead, c.s.logoutSent: // nothing new may follow a logout, pings neither
 		return 0
 	case since == 0 && cfg.NoopInterval < 0:
 		return 0
@@ -63,7 +63,7 @@ func (s *Session) touch(now int64) {
 // are still in flight: it is sent all the same, and ends them. If it is not
 // answered either, the session is given up.
 func (s *Session) logoutOverdue(now int64) {
-	if !s.conn.logoutSent && !s.conn.dead {
+	if !s.logoutSent && !s.conn.dead {
 		s.logoutAt = now + int64(s.cfg.LogoutTimeout)
 		s.sendLogout()
 		return
@@ -75,7 +75,7 @@ func (s *Session) logoutOverdue(now int64) {
 // keepAlive looks for silence on c. Called at the times nextKeepAlive asked for.
 func (c *conn) keepAlive(now int64) {
 	s := c.s
-	if c.dead || c.logoutSent {
+	if c.dead || s.logoutSent {
 		return
 	}
 	since := c.waitingSince()
@@ -155,7 +155,7 @@ func (c *conn) nopIn(v pdu.NOPInView) error {
 		} // else an answer nobody waits for any more
 		return nil
 	}
-	if v.TTT() == pdu.ReservedTag || c.logoutSent {
+	if v.TTT() == pdu.ReservedTag || s.logoutSent {
 		return nil // the target only told its numbers, or we are leaving
 	}
 	if c.replies++; c.replies > maxReplies {

@@ -73,12 +73,12 @@ func (s *Session) expectedTPGT(c *conn) int {
 	return s.cfg.TPGT
 }
 
-// offeredERL: level 2 is of use only for the clean-up of a lost connection.
+// offeredERL: a level above 0 is of use only for the clean-up of a lost connection.
 func (s *Session) offeredERL() uint8 {
-	if s.cfg.Connections > 1 && !s.cfg.Discovery {
-		return 2
+	if s.cfg.Discovery { // §13.20
+		return 0
 	}
-	return 0
+	return s.cfg.ErrorRecoveryLevel
 }
 
 // sendLogin stamps and sends a Login Request. CmdSN does not advance during

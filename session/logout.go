@@ -6,7 +6,8 @@ import (
 	"github.com/iscsimp/iscsimp/pdu"
 )
 
-// sendLogout asks to close the session (RFC 7143 §11.14, reason 0).
+// sendLogout asks to close the session (RFC 7143 §11.14, reason 0). From now on no
+// request is sent on any of its connections, and none joins it.
 func (s *Session) sendLogout() {
 	c := s.conn
 	t := s.tasks.add(taskLogout, c, s.env.Now())
@@ -14,7 +15,8 @@ func (s *Session) sendLogout() {
 		c.abort(s.err(KindClosed, "no room for a logout"))
 		return
 	}
-	c.logoutSent = true
+	s.logoutSent = true
+	s.abortJoins(s.err(KindClosed, "the session is logged out"))
 	c.sendLogout(t, pdu.LogoutCloseSession, c.cid)
 }
 

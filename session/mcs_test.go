@@ -84,42 +84,59 @@ func TestConnectionsTheTargetDoesNotAllow(t *testing.T) {
 // and again: the session lives on, no command is lost or done twice, and what
 // failed is settled.
 func TestLostConnections(t *testing.T) {
-	for _, erl := range []uint8{0, 2} {
-		everywhere(t, func(t *testing.T, at place) {
-			tgt := mcsTarget(t, at, erl, nil)
-			l := logIn(t, at, tgt, Config{Connections: 3, ReconnectMin: time.Millisecond})
-			l.awaitConnections(3)
-			ld := newLoad(l, 2, 16, 3000, 128)
-			rng := rand.New(rand.NewPCG(7, uint64(erl)))
-			cuts := 0
-			l.do(func() {
-				started := 0
-				ld.starts = func(*worker) {
-					if started++; started%200 != 0 {
-						return
-					}
-					var live []*conn
-					for i := range l.s.members {
-						if m := &l.s.members[i]; m.up() {
-							live = append(live, m.conn)
-						}
-					}
-					if len(live) > 1 {
-						cuts++
-						live[rng.IntN(len(live))].abort(l.s.err(KindTransport, "cut by the test"))
-					}
+	everywhere(t, func(t *testing.T, at place) {
+		l, cuts := cutUnderLoad(t, at, 2)
+		var st Stats
+		l.do(func() { st = l.s.Stats() })
+		require.Equal(t, uint64(1), st.Logins, "the session was given up")
+		t.Logf("%d connections cut", cuts)
+	})
+}
+
+// TestLostConnectionsAtLevel0: with one connection goes the session; it is
+// reinstated as a whole, and nothing is lost.
+func TestLostConnectionsAtLevel0(t *testing.T) {
+	everywhere(t, func(t *testing.T, at place) {
+		l, cuts := cutUnderLoad(t, at, 0)
+		var st Stats
+		l.do(func() { st = l.s.Stats() })
+		require.Equal(t, uint64(cuts+1), st.Logins)
+		require.Zero(t, st.Params.ErrorRecoveryLevel)
+		require.Equal(t, uint16(8), st.Params.MaxOutstandingR2T, "several R2Ts are only forbidden above level 0")
+	})
+}
+
+// cutUnderLoad cuts single connections of three again and again, at an
+// ErrorRecoveryLevel, and checks what the load left behind.
+func cutUnderLoad(t *testing.T, at place, erl uint8) (l *live, cuts int) {
+	tgt := mcsTarget(t, at, 2, nil)
+	l = logIn(t, at, tgt, Config{Connections: 3, ErrorRecoveryLevel: erl, ReconnectMin: time.Millisecond, ReconnectMax: 20 * time.Millisecond})
+	l.awaitConnections(3)
+	ld := newLoad(l, 2, 16, 3000, 128)
+	rng := rand.New(rand.NewPCG(7, uint64(erl)))
+	l.do(func() {
+		started := 0
+		ld.starts = func(*worker) {
+			if started++; started%200 != 0 {
+				return
+			}
+			var live []*conn
+			for i := range l.s.members {
+				if m := &l.s.members[i]; m.up() {
+					live = append(live, m.conn)
 				}
-				l.onChange = ld.kick
-			})
-			ld.run(t)
-			require.Greater(t, cuts, 1) // in virtual time the load is over before a connection is back
-			l.awaitConnections(3)
-			var st Stats
-			l.do(func() { st = l.s.Stats() })
-			require.Equal(t, uint64(1), st.Logins, "the session was given up")
-			t.Logf("level %d: %d connections cut, %d commands failed as settled and were sent again", erl, cuts, ld.lost)
-		})
-	}
+			}
+			if len(live) > 1 {
+				cuts++
+				live[rng.IntN(len(live))].abort(l.s.err(KindTransport, "cut by the test"))
+			}
+		}
+		l.onChange = ld.kick
+	})
+	ld.run(t)
+	require.Greater(t, cuts, 1) // in virtual time the load is over before a connection is back
+	l.awaitConnections(3)
+	return l, cuts
 }
 
 // TestAllConnectionsLost: with the last connection goes the session; it is
@@ -127,7 +144,7 @@ func TestLostConnections(t *testing.T) {
 func TestAllConnectionsLost(t *testing.T) {
 	everywhere(t, func(t *testing.T, at place) {
 		tgt := mcsTarget(t, at, 0, nil)
-		l := logIn(t, at, tgt, Config{Connections: 3, ReconnectMin: time.Millisecond})
+		l := logIn(t, at, tgt, Config{Connections: 3, ReconnectMin: time.Millisecond, ReconnectMax: 20 * time.Millisecond})
 		l.awaitConnections(3)
 		for range 3 {
 			l.do(func() { l.s.Drop(l.s.err(KindTransport, "dropped by the test")) })
@@ -155,7 +172,7 @@ func TestCloseWithSeveralConnections(t *testing.T) {
 func TestLogoutAskedForWithSeveralConnections(t *testing.T) {
 	everywhere(t, func(t *testing.T, at place) {
 		tgt := mcsTarget(t, at, 0, nil)
-		l := logIn(t, at, tgt, Config{Connections: 3, ReconnectMin: time.Millisecond})
+		l := logIn(t, at, tgt, Config{Connections: 3, ReconnectMin: time.Millisecond, ReconnectMax: 20 * time.Millisecond})
 		l.awaitConnections(3)
 		require.Equal(t, 3, tgt.SendAsync(iscsitest.ByTSIH(tgt.Sessions()[0].TSIH), pdu.Async{AsyncEvent: pdu.AsyncLogoutRequest, Param3: 2}, nil))
 		down := l.await("down")
@@ -172,7 +189,7 @@ func TestLogoutAskedForWithSeveralConnections(t *testing.T) {
 func TestNoticeOfALostConnection(t *testing.T) {
 	everywhere(t, func(t *testing.T, at place) {
 		tgt := mcsTarget(t, at, 2, nil)
-		l := logIn(t, at, tgt, Config{Connections: 3, ReconnectMin: time.Millisecond})
+		l := logIn(t, at, tgt, Config{Connections: 3, ErrorRecoveryLevel: 2, ReconnectMin: time.Millisecond, ReconnectMax: 20 * time.Millisecond})
 		l.awaitConnections(3)
 		l.do(func() { l.s.members[1].conn.abort(l.s.err(KindTransport, "cut by the test")) })
 		notice := pdu.Async{AsyncEvent: pdu.AsyncConnectionDrop, Param1: 1}

@@ -12,8 +12,12 @@ import (
 // own. CmdSN counts over all of them, a task is allegiant to the one its command
 // was sent on.
 //
-// A connection that is lost while others live is cleaned up by a Logout for its
-// CID over one of these. After that its tasks are provably over: those the
+// Below ErrorRecoveryLevel 2 the session ends with any of its connections, as LIO
+// ends it; tgtd could not clean one up either, since it never looks at the CID of a
+// Logout.
+//
+// At level 2 a connection that is lost while others live is cleaned up by a Logout
+// for its CID over one of these. After that its tasks are provably over: those the
 // target never received are sent again under their old number, which also closes
 // the gap that the target would wait for; the others fail as settled. If the
 // clean-up fails in any way the whole session is given up and reinstated.
@@ -48,7 +52,7 @@ func (m *member) up() bool { return m.state == memberUp && !m.conn.dead }
 // assemble makes the places for the connections that the login allows.
 func (s *Session) assemble(lead *conn) {
 	n := min(s.cfg.Connections, int(s.params.MaxConnections))
-	if n < 2 || s.cfg.Discovery || s.via != "" {
+	if n < 2 || s.cfg.Discovery || s.via != "" || s.onlyOneIsSafe() {
 		return
 	}
 	s.members = make([]member, n)
@@ -56,6 +60,24 @@ func (s *Session) assemble(lead *conn) {
 		s.members[i] = member{cid: uint16(i), retryAt: s.env.Now()}
 	}
 	s.members[0].state, s.members[0].conn = memberUp, lead
+}
+
+// aliasOfLIO is what Linux's target calls itself in every login.
+const aliasOfLIO = "LIO Target"
+
+// onlyOneIsSafe reports whether several connections could cost the target its
+// kernel. In LIO (seen with 6.1.192) a login that reinstates a session of several
+// connections races with their end, in iscsit_stop_session, and level 2 can crash
+// it too; that has to be asked for.
+func (s *Session) onlyOneIsSafe() bool {
+	if s.params.TargetAlias != aliasOfLIO || s.cfg.ErrorRecoveryLevel > 0 {
+		return false
+	}
+	if s.logins == 1 {
+		s.log.Warn("one connection is used, not several: Linux's target can crash its kernel when one of several is lost; " +
+			"use several portals, or ErrorRecoveryLevel 2 at your own risk")
+	}
+	return true
 }
 
 // memberOf gives the place of c, or nil.
@@ -162,9 +184,11 @@ func (s *Session) memberClosed(m *member, reason *Error) bool {
 	if !wasUp {
 		m.conn = nil
 	}
-	if s.state == StateClosing {
-		if wasUp {
-			s.abortMembers(s.err(KindClosed, "the session was closed"))
+	if s.state == StateClosing || s.logoutSent {
+		// The others close as the target carries the Logout out; the one that carried
+		// it brings the answer.
+		if c == s.conn {
+			s.abandon(reason)
 		}
 		return s.anyOpen()
 	}
@@ -172,27 +196,44 @@ func (s *Session) memberClosed(m *member, reason *Error) bool {
 	switch {
 	case !wasUp:
 		s.leave(m, reason)
-	case next != nil && !c.logoutSent: // after the session's Logout nothing is left to keep
+	case next != nil && s.params.ErrorRecoveryLevel == 2:
 		s.lose(m, next, reason)
 		return true
 	default:
-		s.abortMembers(reason)
-	}
-	if next = s.other(nil); next != nil {
-		return true
+		s.abandon(reason)
 	}
 	return s.anyOpen()
 }
 
+// abandon gives the session up with all its connections. The first reason is the
+// one that counts.
+func (s *Session) abandon(reason *Error) {
+	if s.downFor == nil && len(s.members) > 0 {
+		s.downFor = reason
+	}
+	s.abortMembers(reason)
+}
+
 // abortMembers gives up every connection that is still there.
 func (s *Session) abortMembers(reason *Error) {
+	s.abortJoins(reason)
+	for i := range s.members {
+		if m := &s.members[i]; m.state == memberUp {
+			m.conn.abort(reason)
+		}
+	}
+}
+
+// abortJoins gives up every connection whose login is under way.
+func (s *Session) abortJoins(reason *Error) {
 	for i := range s.members {
 		m := &s.members[i]
 		switch {
-		case m.state == memberJoining && m.conn != nil && m.conn.stream == nil:
+		case m.state != memberJoining || m.conn == nil:
+		case m.conn.stream == nil:
 			s.env.CancelDial(m.conn)
 			m.conn, m.state = nil, memberIdle
-		case m.state == memberJoining && m.conn != nil, m.state == memberUp:
+		default:
 			m.conn.abort(reason)
 		}
 	}
@@ -254,10 +295,9 @@ func (s *Session) lose(m *member, next *conn, reason *Error) {
 	s.obs.SessionChanged(s)
 }
 
-// logoutMember asks the target to forget a lost connection (RFC 7143 §11.14).
-// Below ErrorRecoveryLevel 2 that is "close the connection", which ends its
-// tasks at once; at level 2 "remove for recovery", the only form that LIO
-// answers for a connection it has lost, and its tasks end with the timers.
+// logoutMember asks the target to forget a lost connection (RFC 7143 §11.14). The
+// reason is "remove for recovery", the only one that LIO answers for a connection
+// it has lost; its tasks end with the timers.
 func (s *Session) logoutMember(m *member, over *conn) {
 	t := s.tasks.add(taskLogout, over, s.env.Now())
 	m.state, m.logout = memberCleaning, t
@@ -266,11 +306,7 @@ func (s *Session) logoutMember(m *member, over *conn) {
 		return
 	}
 	m.deadline = s.env.Now() + int64(s.cfg.LogoutTimeout)
-	reason := pdu.LogoutCloseConnection
-	if s.params.ErrorRecoveryLevel == 2 {
-		reason = pdu.LogoutForRecovery
-	}
-	over.sendLogout(t, reason, m.cid)
+	over.sendLogout(t, pdu.LogoutForRecovery, m.cid)
 }
 
 // memberLoggedOut takes the answer to logoutMember (§11.15). It is not believed
@@ -279,10 +315,10 @@ func (s *Session) logoutMember(m *member, over *conn) {
 func (s *Session) memberLoggedOut(m *member, over *conn, v pdu.LogoutResponseView) error {
 	m.logout, m.wait = nil, 0
 	switch {
-	case v.Response() == pdu.LogoutDone && s.params.ErrorRecoveryLevel == 2:
+	case v.Response() == pdu.LogoutDone:
 		// §11.14: without a reassignment the tasks end after both times.
 		m.wait = (time.Duration(v.Time2Wait()) + time.Duration(v.Time2Retain())) * time.Second
-	case v.Response() == pdu.LogoutDone, v.Response() == pdu.LogoutNoCID:
+	case v.Response() == pdu.LogoutNoCID:
 		// A target that does not know the connection has no tasks of it either: with
 		// Time2Retain 0 it may forget both at once.
 	default:

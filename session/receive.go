@@ -123,7 +123,7 @@ func (c *conn) dataInDone(t *task, v pdu.DataInView) error {
 
 // acknowledgeData answers the A bit of a Data-In (RFC 7143 §11.7.2, §11.16).
 func (c *conn) acknowledgeData(v pdu.DataInView) {
-	if c.logoutSent { // nothing may follow a logout
+	if c.s.logoutSent { // nothing may follow a logout
 		return
 	}
 	start := c.header()
@@ -254,7 +254,7 @@ func (c *conn) async(v pdu.AsyncView, data []byte) error {
 	case pdu.AsyncSessionDrop:
 		s.waitFloor = time.Duration(v.Param2()) * time.Second
 		e := s.err(KindTarget, "the target announces that it drops the session")
-		s.abortMembers(e)
+		s.abandon(e)
 		return e
 	default:
 		s.log.Info("target sends an event", "event", ev.String())
@@ -264,7 +264,7 @@ func (c *conn) async(v pdu.AsyncView, data []byte) error {
 
 // drained goes on with a logout that waited for the commands in flight.
 func (s *Session) drained() {
-	if s.logoutAt != 0 && s.state == StateLoggedIn && s.tasks.scsi == 0 && !s.conn.dead && !s.conn.logoutSent {
+	if s.logoutAt != 0 && s.state == StateLoggedIn && s.tasks.scsi == 0 && !s.conn.dead && !s.logoutSent {
 		s.sendLogout()
 	}
 }

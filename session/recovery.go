@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/iscsimp/iscsimp/internal/loop"
@@ -17,7 +18,7 @@ func (s *Session) dialTo(addr string) {
 	now := s.env.Now()
 	s.conn = newConn(s, 0)
 	s.retryAt = 0
-	s.cmdSN = 1
+	s.cmdSN, s.logoutSent = 1, false
 	s.deadline = now + int64(s.cfg.LoginTimeout)
 	s.env.Dial(addr, s.cfg.LoginTimeout, s.conn)
 	s.rearm()
@@ -114,7 +115,8 @@ func (s *Session) connClosed(c *conn, reason *Error) {
 		return
 	}
 	was := s.state
-	s.conn, s.members, s.silent = nil, nil, false
+	reason = cmp.Or(s.downFor, reason)
+	s.conn, s.members, s.silent, s.downFor = nil, nil, false, nil
 	if was == StateClosing {
 		s.failTasks(s.err(KindClosed, "the session was closed"))
 		s.closed()

@@ -137,7 +137,9 @@ type Session struct {
 	bytesSent, bytesReceived uint64
 	lastAsync, lastReject    Notice
 	text                     *textExchange
-	logoutAt                 int64 // the target asked for a logout: not later than this
+	logoutAt                 int64  // the target asked for a logout: not later than this
+	logoutSent               bool   // of the session
+	downFor                  *Error // why a session of several connections is being given up
 }
 
 // maxConnections bounds Config.Connections.
@@ -226,7 +228,7 @@ func (s *Session) Drop(err *Error) {
 	if err == nil {
 		err = s.err(KindClosed, "the connection was given up")
 	}
-	s.abortMembers(err)
+	s.abandon(err)
 	s.conn.abort(err)
 }
 
@@ -253,7 +255,7 @@ func (s *Session) Close() {
 	case StateLoggedIn:
 		s.to(evClose)
 		s.deadline = s.env.Now() + int64(s.cfg.LogoutTimeout)
-		if !s.conn.dead && !s.conn.logoutSent { // the target may have asked for one before
+		if !s.conn.dead && !s.logoutSent { // the target may have asked for one before
 			s.sendLogout()
 		}
 		s.rearm()
@@ -329,6 +331,9 @@ func (cfg Config) withDefaults() (Config, error) {
 	}
 	if cfg.Connections < 1 || cfg.Connections > maxConnections {
 		return cfg, fmt.Errorf("session: Connections is %d, must be from 1 to %d", cfg.Connections, maxConnections)
+	}
+	if l := cfg.ErrorRecoveryLevel; l != 0 && (l != 2 || cfg.Connections == 1) {
+		return cfg, fmt.Errorf("session: ErrorRecoveryLevel is %d, must be 0, or 2 with several connections", l)
 	}
 	if cfg.CmdsMax == 0 {
 		cfg.CmdsMax = 128

@@ -15,8 +15,8 @@ import (
 // missing.
 func TestStatsOfConnections(t *testing.T) {
 	everywhere(t, func(t *testing.T, at place) {
-		tgt := mcsTarget(t, at, 0, nil)
-		l := logIn(t, at, tgt, Config{Connections: 3, ReconnectMin: time.Hour})
+		tgt := mcsTarget(t, at, 2, nil)
+		l := logIn(t, at, tgt, Config{Connections: 3, ErrorRecoveryLevel: 2, ReconnectMin: time.Hour})
 		l.awaitConnections(3)
 		var st Stats
 		l.do(func() { st = l.s.Stats() })

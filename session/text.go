@@ -106,7 +106,7 @@ func (c *conn) textResponse(v pdu.TextResponseView, data []byte) error {
 	if v.TTT() == pdu.ReservedTag {
 		return c.protocolErr("the target breaks a text answer off in the middle")
 	}
-	if !c.logoutSent { // nothing new may follow a logout
+	if !s.logoutSent { // nothing new may follow a logout
 		s.sendText(t, nil, v.TTT(), v.LUN())
 	}
 	return nil

@@ -137,7 +137,7 @@ func (s *Session) multiTask(f pdu.TMFunction, lun scsi.LUN, timeout time.Duratio
 
 // sendTMF queues a Task Management Function Request.
 func (s *Session) sendTMF(c *conn, m *tmf, refCmdSN uint32, timeout time.Duration) bool {
-	if s.state != StateLoggedIn || c.dead || c.logoutSent || s.tmfs >= maxTMFs {
+	if s.state != StateLoggedIn || c.dead || s.logoutSent || s.tmfs >= maxTMFs {
 		return false
 	}
 	now := s.env.Now()

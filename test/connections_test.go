@@ -22,9 +22,8 @@ func haveConnections(n int) func(peer.DeviceStatus) bool {
 	}
 }
 
-// TestTgtdSeveralConnections: four connections in one session, as the target counts them; one is dropped under load, again and again, and comes back. tgtd
-// does not look at the CID of a Logout and closes the connection that it came over, so that the clean-up of one connection may cost the others too: then the
-// session is reinstated. Neither may be felt but as a pause.
+// TestTgtdSeveralConnections: four connections in one session, as the target counts them; one is dropped under load, again and again. tgtd
+// grants ErrorRecoveryLevel 0 only, at which the session is reinstated as a whole. That may not be felt but as a pause.
 func TestTgtdSeveralConnections(t *testing.T) {
 	target := peer.NeedTgtd(t, 1, peer.Tgtd{LUNs: []peer.TgtdLUN{{File: peer.RAMFile(t, 16)}}, Options: map[string]string{"MaxConnections": "4", "DefaultTime2Wait": "0"}})
 	device := peer.NeedLogin(t, peer.Login{Portals: target.Portals, IQN: target.IQN, LUN: 1, Args: []string{"--connections", "4"}})

@@ -284,7 +284,7 @@ func runConnections(n int, cut bool) func(context.Context, party) error {
 		}
 		defer proxy.Close()
 		cfg := p.config()
-		cfg.Connections, cfg.Portal = n, proxy.Addr()
+		cfg.Connections, cfg.ErrorRecoveryLevel, cfg.Portal = n, 2, proxy.Addr()
 		return with(ctx, cfg, func(w *wire.Session) error {
 			if got := w.Stats().Params.MaxConnections; int(got) < n {
 				return refusal(fmt.Sprintf("MaxConnections=%d", got))

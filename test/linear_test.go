@@ -32,7 +32,7 @@ func TestHistoryIsLinearizableWhilePathsFlap(t *testing.T) {
 		defer close(stop)
 		flapping <- flap(rand.New(rand.NewPCG(random, 1)), proxies, 6*time.Second)
 	}()
-	history, err := nbdload.Record(nbdload.Recording{Clients: []*nbdload.Client{dialNBD(t, device), dialNBD(t, device)}, Zeroes: true, Seed: random}, stop)
+	history, err := nbdload.Record(nbdload.Recording{Disks: []nbdload.Disk{dialNBD(t, device), dialNBD(t, device)}, Zeroes: true, Seed: random}, stop)
 	require.NoError(t, <-flapping)
 	require.NoError(t, err)
 	t.Logf("%d operations on blocks, %d torn and left out", len(history.Operations), history.Torn)

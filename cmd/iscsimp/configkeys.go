@@ -37,6 +37,7 @@ var synonyms = map[string]synonym{
 	"node.session.err_timeo.lu_reset_timeout":     {flag: flagResetTimeout},
 	"node.session.cmds_max":                       {flag: flagCommandsMax},
 	"node.session.iscsi.MaxConnections":           {flag: flagConnections},
+	"node.session.iscsi.ERL":                      {flag: flagRecoveryLevel},
 	"node.session.iscsi.InitialR2T":               {flag: flagInitialR2T},
 	"node.session.iscsi.ImmediateData":            {flag: flagImmediateData},
 	"node.session.iscsi.FirstBurstLength":         {flag: flagFirstBurst},

@@ -81,7 +81,7 @@ func shortDir(t *testing.T) string {
 
 func loginArgs(tgt *iscsitest.Target, dir string, more ...string) []string {
 	args := []string{
-		"login", "--json", "--runtime-dir", dir, "--initiator-name", "iqn.2026-01.test.iscsimp:host",
+		"login", "--json", "--runtime-dir", dir, "--state-dir", dir, "--initiator-name", "iqn.2026-01.test.iscsimp:host",
 		"--login-timeout", "3", "-p", tgt.Addr(0), tgt.Name(),
 	}
 	return append(args, more...)
@@ -90,8 +90,15 @@ func loginArgs(tgt *iscsitest.Target, dir string, more ...string) []string {
 // login starts the program and waits until it is ready.
 func login(t *testing.T, tgt *iscsitest.Target, more ...string) *program {
 	t.Helper()
-	p := &program{t: t, dir: shortDir(t), stderr: &lockedBuffer{}, ended: make(chan struct{})}
-	p.cmd = self(t.Context(), loginArgs(tgt, p.dir, more...)...)
+	dir := shortDir(t)
+	return launch(t, dir, loginArgs(tgt, dir, more...)...)
+}
+
+// launch starts the program with any arguments and waits until it is ready.
+func launch(t *testing.T, dir string, args ...string) *program {
+	t.Helper()
+	p := &program{t: t, dir: dir, stderr: &lockedBuffer{}, ended: make(chan struct{})}
+	p.cmd = self(t.Context(), args...)
 	p.cmd.Stderr = p.stderr
 	out, err := p.cmd.StdoutPipe()
 	require.NoError(t, err)

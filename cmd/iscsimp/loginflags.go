@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"math"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,6 +43,7 @@ const (
 	flagReconnectMin   = "reconnect-min"
 	flagReconnectMax   = "reconnect-max"
 	flagMaxTransfer    = "max-transfer"
+	flagStateDir       = "state-dir"
 )
 
 // loginFlags are those of login alone. One that is added here can be set in the
@@ -59,6 +61,7 @@ func deviceFlags() []cli.Flag {
 		&cli.StringFlag{Name: flagWait, Value: "any", Usage: "be ready when `any` path, all paths, or N paths are up"},
 		&cli.BoolFlag{Name: flagReadOnly, DisableDefaultText: true, Usage: "refuse writes"},
 		&cli.BoolFlag{Name: flagShared, DisableDefaultText: true, Usage: "other hosts write to this LUN too: never answer a write while an old copy of it could still land"},
+		&cli.StringFlag{Name: flagStateDir, Usage: "note in `DIR` which sessions a crash may leave behind with writes in them, so that the next login waits with its own until they have ended; none: do not; default: the state folder"},
 		&cli.BoolFlag{Name: flagBackground, DisableDefaultText: true, Usage: "return when the device is ready, and leave a process in the background that logs to NAME.log in the runtime folder"},
 	)
 }
@@ -146,7 +149,26 @@ func loginOptionsOf(c *cli.Context, dir string) (o loginOptions, err error) {
 	if o.cfg.InitiatorName, _, err = defaultNameFinder().find(c.String(flagInitiatorName)); err != nil {
 		return o, err
 	}
+	if o.cfg.StateDir, err = stateDirOf(c); err != nil {
+		return o, err
+	}
 	return o, o.readExports(c, dir)
+}
+
+// stateDirOf is the folder for what must outlive a crash; empty: none.
+func stateDirOf(c *cli.Context) (string, error) {
+	switch given := c.String(flagStateDir); given {
+	case "none":
+		return "", nil
+	case "":
+		dir := stateDir()
+		if dir == "" && !c.Bool(flagReadOnly) {
+			return "", failf(exitError, "there is no folder to note sessions in; give one with --%s DIR, or --%s none", flagStateDir, flagStateDir)
+		}
+		return dir, nil
+	default:
+		return filepath.Abs(given)
+	}
 }
 
 func lunOf(c *cli.Context, a initiator.Address) (scsi.LUN, error) {

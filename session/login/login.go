@@ -112,9 +112,10 @@ func (m *Machine) First() Request {
 	if m.cfg.Discovery {
 		t = pdu.AppendKey(t, "SessionType", "Discovery")
 	} else {
-		// Normal is the default (RFC 7143 §13.21), but LIO refuses logins that leave
-		// it out.
-		t = pdu.AppendKey(t, "SessionType", "Normal")
+		if m.cfg.TSIH == 0 { // leading connections only (RFC 7143 §13.21)
+			// Normal is the default, but LIO refuses logins that leave it out.
+			t = pdu.AppendKey(t, "SessionType", "Normal")
+		}
 		t = pdu.AppendKey(t, "TargetName", m.cfg.TargetName)
 	}
 	t = pdu.AppendKey(t, "AuthMethod", m.auth.methods())

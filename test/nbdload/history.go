@@ -1,6 +1,7 @@
 package nbdload
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -13,21 +14,30 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
+// Disk is what a history is recorded on: a Client, or a device without NBD. Safe for use by many goroutines.
+type Disk interface {
+	Read(p []byte, offset uint64) error
+	Write(p []byte, offset uint64, fua bool) error
+	WriteZeroes(offset uint64, length uint32) error
+}
+
 // Recording describes a concurrent history over a few blocks, small enough for a linearizability checker. Zero fields have the defaults named.
 type Recording struct {
-	Clients []*Client // shared out among the workers; at least one
-	Offset  uint64    // first byte to use, a multiple of 4 KiB
-	Blocks  int       // default 8
-	Workers int       // default 8
-	Span    int       // an operation has 1 to this many blocks; default 3
-	Zeroes  bool      // also zero blocks, with WRITE_ZEROES
-	Seed    uint64    // of the random choices
+	Disks   []Disk        // shared out among the workers; at least one
+	Offset  uint64        // first byte to use, a multiple of 4 KiB
+	Blocks  int           // default 8
+	Workers int           // default 8
+	Span    int           // an operation has 1 to this many blocks; default 3
+	Zeroes  bool          // also zero blocks, with WRITE_ZEROES
+	Think   time.Duration // a worker waits up to this long after each operation; it may be virtual time. Default none
+	Seed    uint64        // of the random choices
 }
 
 // History is what was recorded: one register operation per block of each request, for porcupine.
 type History struct {
 	Operations []porcupine.Operation
 	Errors     int      // requests answered with an error: their writes may take effect at any later time, or never
+	FirstError error    // one of these errors
 	Torn       int      // blocks read in the middle of a write, and left out
 	Damaged    []string // blocks that no write of this recording can have left
 }
@@ -84,8 +94,8 @@ type recorder struct {
 
 // Record zeroes the blocks, runs the workers until stop is closed, reads every block once more, and returns what was done and seen.
 func Record(recording Recording, stop <-chan struct{}) (History, error) {
-	if len(recording.Clients) == 0 {
-		return History{}, errors.New("nbdload: no client given")
+	if len(recording.Disks) == 0 {
+		return History{}, errors.New("nbdload: no disk given")
 	}
 	recording.Blocks = defaultTo(recording.Blocks, 8)
 	recording.Workers = defaultTo(recording.Workers, 8)
@@ -93,7 +103,7 @@ func Record(recording Recording, stop <-chan struct{}) (History, error) {
 	r := &recorder{Recording: recording, start: time.Now()}
 	r.lostClients.Store(int64(recording.Workers))
 	zeros := make([]byte, recording.Blocks*BlockSize)
-	if err := recording.Clients[0].Write(zeros, recording.Offset, false); err != nil {
+	if err := recording.Disks[0].Write(zeros, recording.Offset, false); err != nil {
 		return History{}, fmt.Errorf("nbdload: zeroing the blocks: %w", err)
 	}
 	var workers sync.WaitGroup
@@ -112,7 +122,7 @@ func Record(recording Recording, stop <-chan struct{}) (History, error) {
 func (r *recorder) readFinal() error {
 	buf := make([]byte, BlockSize)
 	for block := range r.Blocks {
-		if err := r.read(0, r.Clients[0], buf, block, 1); err != nil {
+		if err := r.read(0, r.Disks[0], buf, block, 1); err != nil {
 			return fmt.Errorf("nbdload: reading block %d at the end: %w", block, err)
 		}
 	}
@@ -143,7 +153,7 @@ func defaultTo(value, otherwise int) int {
 
 func (r *recorder) work(worker int) {
 	random := rand.New(rand.NewPCG(r.Seed, uint64(worker)))
-	client := r.Clients[worker%len(r.Clients)]
+	client := r.Disks[worker%len(r.Disks)]
 	buf := make([]byte, r.Span*BlockSize)
 	for !r.stopping.Load() {
 		count := 1 + random.IntN(r.Span)
@@ -160,13 +170,16 @@ func (r *recorder) work(worker int) {
 		if errors.Is(err, ErrConnectionLost) {
 			return
 		}
+		if r.Think > 0 {
+			time.Sleep(time.Duration(random.Int64N(int64(r.Think))))
+		}
 	}
 }
 
 func (r *recorder) now() int64 { return int64(time.Since(r.start)) }
 
 // write writes a new version to each block; without buf it zeroes them.
-func (r *recorder) write(worker int, client *Client, buf []byte, first, count int) error {
+func (r *recorder) write(worker int, client Disk, buf []byte, first, count int) error {
 	operations := make([]porcupine.Operation, count)
 	for i := range operations {
 		input := register{block: first + i, write: true}
@@ -195,7 +208,7 @@ func (r *recorder) write(worker int, client *Client, buf []byte, first, count in
 	return err
 }
 
-func (r *recorder) read(worker int, client *Client, buf []byte, first, count int) error {
+func (r *recorder) read(worker int, client Disk, buf []byte, first, count int) error {
 	call := r.now()
 	err := client.Read(buf[:count*BlockSize], r.Offset+uint64(first)*BlockSize)
 	end := r.now()
@@ -228,6 +241,7 @@ func (r *recorder) add(operations []porcupine.Operation, err error, torn []porcu
 	r.torn = append(r.torn, torn...)
 	if err != nil {
 		r.history.Errors++
+		r.history.FirstError = cmp.Or(r.history.FirstError, err)
 	}
 	if damage != "" && !slices.Contains(r.history.Damaged, damage) {
 		r.history.Damaged = append(r.history.Damaged, damage)

@@ -190,7 +190,7 @@ func record(t *testing.T, server *fakeServer, duration time.Duration) (nbdload.H
 	path := startServer(t, server)
 	stop := make(chan struct{})
 	time.AfterFunc(duration, func() { close(stop) })
-	history, err := nbdload.Record(nbdload.Recording{Clients: []*nbdload.Client{dial(t, path)}, Seed: 11, Zeroes: true}, stop)
+	history, err := nbdload.Record(nbdload.Recording{Disks: []nbdload.Disk{dial(t, path)}, Seed: 11, Zeroes: true}, stop)
 	require.NoError(t, err)
 	return history, porcupine.CheckOperationsTimeout(nbdload.Registers, history.Operations, 20*time.Second)
 }

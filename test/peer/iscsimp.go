@@ -103,7 +103,7 @@ func StartLogin(ctx context.Context, login Login) (*Device, error) {
 		login.Name = "disk"
 	}
 	d := &Device{Name: login.Name, RuntimeDir: dir, Socket: filepath.Join(dir, "nbd.sock"), binary: binary}
-	args := []string{"login", "--json", "--only-given", "--runtime-dir", dir, "--name", login.Name, "--lun", strconv.Itoa(login.LUN),
+	args := []string{"login", "--json", "--only-given", "--runtime-dir", dir, "--state-dir", dir, "--name", login.Name, "--lun", strconv.Itoa(login.LUN),
 		"--export", "unix:" + d.Socket, "--initiator-name", InitiatorName}
 	for _, portal := range login.Portals {
 		args = append(args, "-p", portal)
