@@ -259,6 +259,7 @@ type startingPath struct {
 	id, portal string
 	out        bool // taken out of use beforehand: it is not waited for
 	up         bool
+	standby    bool // the target takes no I/O through it (ALUA): all that can be waited for
 	final      bool // it failed, and trying on will hardly help
 	checked    bool // err is about the unit behind the path, which says more than what follows
 	attempts   int
@@ -294,7 +295,7 @@ func (s *starter) failed(id string, err error, final bool) {
 	if p == nil || s.told {
 		return
 	}
-	p.up = false
+	p.up, p.standby = false, false
 	p.attempts++
 	p.final = p.final || final || p.attempts > 1
 	if !p.checked {
@@ -311,12 +312,16 @@ func (s *starter) event(e Event) {
 	}
 	switch e.Kind {
 	case mpio.PathUp, mpio.PathMarginal: // a marginal path can be used, too
-		p.up, p.final, p.checked = true, false, false
+		p.up, p.standby, p.final, p.checked = true, false, false, false
+	case mpio.PathChanged:
+		if p.standby = e.State == mpio.StateStandby; p.standby {
+			p.err = eventErr(e)
+		}
 	case mpio.PathQuarantined, mpio.PathDown:
 		if err, ok := errors.AsType[*session.Error](e.Err); ok && err.Kind != session.KindResponse {
 			return
 		}
-		p.up, p.final, p.checked, p.err = false, true, true, eventErr(e)
+		p.up, p.standby, p.final, p.checked, p.err = false, false, true, true, eventErr(e)
 	default:
 		return
 	}
@@ -340,20 +345,22 @@ func (s *starter) decide() {
 	if s.told {
 		return
 	}
-	up, final, out := 0, 0, 0
+	up, standby, final, out := 0, 0, 0, 0
 	for _, p := range s.paths {
 		switch {
 		case p.up:
 			up++
 		case p.out:
 			out++
+		case p.standby:
+			standby++
 		case p.final:
 			final++
 		}
 	}
 	need := max(1, int(s.wait))
 	if s.wait == WaitAll {
-		need = max(1, len(s.paths)-out)
+		need = max(1, len(s.paths)-out-standby)
 	}
 	switch {
 	case up >= need && (s.over || s.wait != WaitAll):

@@ -40,6 +40,9 @@ type inspection struct {
 	provisioning    scsi.Provisioning
 	writeProtected  bool
 	dpofua          bool
+	tpgs            uint8            // see access
+	groups          *scsi.PortGroups // nil: not told
+	refusal         scsi.ASC         // with which the access state kept the check from going on, 0: not
 	quirks          Quirks
 }
 
@@ -62,10 +65,31 @@ func vpdStep(name string, page uint8, parse func(*inspection, []byte) error) che
 	}
 }
 
+// Names of the steps that ask for target port groups: with the extended header,
+// and if that gave nothing without.
+const (
+	stepPortGroups      = "REPORT TARGET PORT GROUPS, extended"
+	stepPortGroupsPlain = "REPORT TARGET PORT GROUPS"
+)
+
+func portGroupsStep(name string, extended bool) checkStep {
+	return checkStep{
+		name: name, size: checkAlloc, optional: true,
+		cdb: func(alloc int) scsi.CDB { return scsi.ReportTargetPortGroups(extended, uint32(alloc)) },
+		parse: func(ins *inspection, b []byte) error {
+			list, err := scsi.ParseTargetPortGroups(b)
+			if err == nil {
+				ins.groups = &list
+			}
+			return err
+		},
+	}
+}
+
 // Indices of steps that are treated specially.
 const (
 	stepInquiry = 0
-	stepReady   = 1
+	stepReady   = 6
 )
 
 // checkSteps is the whole check, in order.
@@ -74,7 +98,6 @@ var checkSteps = []checkStep{
 		name: "INQUIRY", size: 96, parse: parseInquiry,
 		cdb: func(alloc int) scsi.CDB { return scsi.Inquiry(uint16(alloc)) },
 	},
-	{name: "TEST UNIT READY", cdb: func(int) scsi.CDB { return scsi.TestUnitReady() }},
 	{
 		name: "INQUIRY VPD 00", size: checkAlloc, optional: true,
 		cdb: func(alloc int) scsi.CDB { return scsi.InquiryVPD(scsi.VPDSupportedPages, uint16(alloc)) },
@@ -91,6 +114,9 @@ var checkSteps = []checkStep{
 		ins.identity.Designators, err = scsi.ParseDesignators(b)
 		return err
 	}),
+	portGroupsStep(stepPortGroups, true),
+	portGroupsStep(stepPortGroupsPlain, false),
+	{name: "TEST UNIT READY", cdb: func(int) scsi.CDB { return scsi.TestUnitReady() }},
 	vpdStep("INQUIRY VPD B0", scsi.VPDBlockLimits, func(ins *inspection, b []byte) (err error) {
 		ins.limits, err = scsi.ParseBlockLimits(b)
 		return err
@@ -132,6 +158,9 @@ func (ins *inspection) skip(i int) bool {
 	if s.page != 0 {
 		return !slices.Contains(ins.pages, s.page)
 	}
+	if s.name == stepPortGroups || s.name == stepPortGroupsPlain {
+		return ins.tpgs == 0 || ins.groups != nil
+	}
 	return s.name == "READ CAPACITY(10)" && ins.identity.Capacity.Known()
 }
 
@@ -151,6 +180,7 @@ func parseInquiry(ins *inspection, b []byte) error {
 	}
 	id := &ins.identity
 	id.DeviceType, id.Vendor, id.Product, id.Revision = q.DeviceType, q.Vendor, q.Product, q.Revision
+	ins.tpgs = q.TPGS
 	ins.quirks = quirksOf(q.Vendor, q.Product, q.Revision)
 	return nil
 }
@@ -202,7 +232,7 @@ func (p *path) startCheck(string) {
 	if !p.logged {
 		return
 	}
-	p.failedCheck = false
+	p.failedCheck, p.partial = false, false
 	if c.busy {
 		c.restart = true
 		return
@@ -215,6 +245,7 @@ func (p *path) stopCheck() {
 	c := &p.check
 	c.running, c.restart = false, false
 	c.p.dev.loop.StopTimer(&c.timer)
+	p.query.stop()
 }
 
 func (c *check) begin() {
@@ -291,6 +322,11 @@ func (c *check) answered() {
 	switch {
 	case remedy == scsi.RemedyNone:
 		c.parse(s)
+	case c.found.tpgs != 0 && isAccessRefusal(sense):
+		// The port group answers no more than this now. What the unit is was asked
+		// before; what is missing is asked once the group carries I/O.
+		c.found.refusal = sense.Code
+		c.next()
 	case remedy == scsi.RetryHere && c.cmd.Status == scsi.CheckCondition:
 		c.trouble(0, err)
 	case remedy == scsi.RetryHere, remedy == scsi.Wait:

@@ -119,7 +119,7 @@ func (d *Device) closed() {
 	d.closeDone = true
 	d.closeReserve()
 	d.failing, d.noPathSince = false, 0
-	for _, t := range []*loop.Timer{&d.tick, &d.retryTimer, &d.noPathTimer, &d.fenceTimer, &d.closeTimer, &d.failbackTimer, &d.hedges.timer, &d.careTimer} {
+	for _, t := range []*loop.Timer{&d.tick, &d.retryTimer, &d.noPathTimer, &d.fenceTimer, &d.closeTimer, &d.failbackTimer, &d.hedges.timer, &d.careTimer, &d.activation.timer} {
 		d.loop.StopTimer(t)
 	}
 	text := "closed"

@@ -46,8 +46,9 @@ type Device struct {
 	fence                    fence
 	hedges                   hedger
 	trial                    trial
-	stallLimit               int64    // ns: a command that takes longer was stalled
-	nextCare                 int64    // loop time of the next full round
+	stallLimit               int64 // ns: a command that takes longer was stalled
+	nextCare                 int64 // loop time of the next full round
+	activation               activation
 	ghosts                   []*ghost // oldest first
 	memory                   memory
 	failing                  bool  // no path for longer than NoPathTimeout
@@ -103,6 +104,7 @@ func New(cfg Config, l loop.Loop) (*Device, error) {
 	d.noPathTimer.Fn = d.onNoPathTimer
 	d.fenceTimer.Fn = d.onFenceTimer
 	d.closeTimer.Fn = d.onCloseTimer
+	d.activation.init(d)
 	d.failbackTimer.Fn = d.onFailbackTimer
 	d.hedges.init(d)
 	d.careTimer.Fn = d.onCareTimer
@@ -158,6 +160,8 @@ func (d *Device) newPath(pc PathConfig) *path {
 	p.check.init(p)
 	p.detour.init(p)
 	p.probe.p = p
+	p.query.init(p)
+	p.access.limit = transitionDefault
 	return p
 }
 

@@ -123,8 +123,8 @@ func (d *Device) outsider(o *io) (best *path, exists bool) {
 			continue
 		}
 		exists = true
-		if p.sess.Room() > 0 && (best == nil || p.state.rank() > best.state.rank() ||
-			p.state.rank() == best.state.rank() && p.cfg.Priority < best.cfg.Priority) {
+		if p.sess.Room() > 0 && (best == nil || p.rank() > best.rank() ||
+			p.rank() == best.rank() && p.cfg.Priority < best.cfg.Priority) {
 			best = p
 		}
 	}
@@ -188,11 +188,11 @@ func (s State) rank() int {
 
 // group is what paths have in common that carry I/O together.
 type group struct {
-	rank     int // of their state
+	rank     int // of their state and access state
 	priority int
 }
 
-func (p *path) group() group { return group{p.state.rank(), p.cfg.Priority} }
+func (p *path) group() group { return group{p.rank(), p.cfg.Priority} }
 
 // better reports whether a's paths are used rather than b's.
 func (a group) better(b group) bool {
@@ -203,9 +203,9 @@ func (a group) better(b group) bool {
 }
 
 // regroup finds the paths that carry I/O from now on: of the usable ones those
-// in the best state, of these the ones with the best priority, as far as the
-// policy reaches and failback allows. A path that is merely suspect is thus used
-// when nothing better is left.
+// in the best state and access state, of these the ones with the best priority, as
+// far as the policy reaches and failback allows. A path that is merely suspect is
+// thus used when nothing better is left.
 func (d *Device) regroup() {
 	var lead *path // the first of the best group
 	d.usable = 0
@@ -214,7 +214,7 @@ func (d *Device) regroup() {
 			continue
 		}
 		d.usable++
-		if p.state.rank() > 0 && (lead == nil || p.group().better(lead.group())) {
+		if p.rank() > 0 && (lead == nil || p.group().better(lead.group())) {
 			lead = p
 		}
 	}
@@ -243,7 +243,7 @@ func (p *path) carries(lead *path, r reach) bool {
 	case reachOne:
 		return p == lead
 	case reachAll:
-		return p.state.rank() == lead.state.rank()
+		return p.rank() == lead.rank()
 	}
 	return p.group() == lead.group()
 }

@@ -34,6 +34,10 @@ const (
 	CapacityChanged                         // a path reports another size than the device has
 	ReservationChanged                      // keys or reservation of this host changed, as somebody wanted
 	ReservationLost                         // another host removed this host's keys: every request fails
+	AccessChanged                           // the target changed the access state of a path's port group (ALUA)
+	PortGroupsSet                           // the target was asked to change access states; Err: it did not
+	AttentionSeen                           // the target reported a change of the unit (UNIT ATTENTION); told once, not for each path
+	CacheLost                               // the unit's write cache may be lost with answered writes in it: the next flush fails
 	DeviceClosed                            // the device was closed
 )
 
@@ -46,6 +50,8 @@ var eventNames = [...]string{
 	CommandAborted: "command-aborted", AbortFailed: "abort-failed", UnitReset: "unit-reset",
 	FeatureLost: "feature-lost", CapacityChanged: "capacity-changed", DeviceClosed: "device-closed",
 	ReservationChanged: "reservation-changed", ReservationLost: "reservation-lost",
+	AccessChanged: "access-changed", PortGroupsSet: "port-groups-set",
+	AttentionSeen: "attention-seen", CacheLost: "cache-lost",
 }
 
 // String is the name used in logs and JSON.
@@ -73,9 +79,9 @@ type Event struct {
 // level is how loud an event is in the log.
 func (k EventKind) level() slog.Level {
 	switch k {
-	case PathDown, PathSuspected, PathMarginal, NoPath, FenceRaised, CommandTimedOut, AbortFailed, UnitReset, FeatureLost, CapacityChanged:
+	case PathDown, PathSuspected, PathMarginal, NoPath, FenceRaised, CommandTimedOut, AbortFailed, UnitReset, FeatureLost, CapacityChanged, PortGroupsSet:
 		return slog.LevelWarn
-	case PathQuarantined, NoPathExpired, RequestFailed, ReservationLost:
+	case CacheLost, PathQuarantined, NoPathExpired, RequestFailed, ReservationLost:
 		return slog.LevelError
 	case PathChanged, Retried:
 		return slog.LevelDebug

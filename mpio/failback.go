@@ -51,12 +51,13 @@ func (d *Device) failBack(paths ...*path) {
 }
 
 // noteLapse keeps book of whether p carried I/O and then failed. A path whose
-// unit is merely looked at again, as after a unit attention, has not.
+// unit is merely looked at again, as after a unit attention, has not; nor has one
+// that the target put in standby, since the target calls it back, too.
 func (p *path) noteLapse(carries bool) {
 	switch {
 	case carries:
 		p.carried, p.lapsed = true, false
-	case p.carried && p.state != StateUp && p.state != StateChecking:
+	case p.carried && p.state != StateUp && p.state != StateChecking && p.state != StateStandby:
 		p.carried, p.lapsed = false, true
 	}
 }

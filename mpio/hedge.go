@@ -265,10 +265,8 @@ func (h *hedger) failed(c *io, p *path) {
 		}
 	case status == scsi.TaskSetFull:
 		p.throttle()
-	case raisesDoubt(sense, scsi.Classify(status, sense)):
-		p.doubt(sense.Code.String())
-	case isReservationNews(sense):
-		h.d.audit(p)
+	default:
+		h.d.noteSense(p, sense, scsi.Classify(status, sense))
 	}
 }
 

@@ -1,6 +1,7 @@
 package mpio
 
 import (
+	"errors"
 	"fmt"
 	"math/bits"
 
@@ -11,6 +12,12 @@ import (
 // identified takes the result of a check: the first makes the device, every
 // other has to prove that it is about the same unit.
 func (d *Device) identified(p *path, ins *inspection) {
+	p.learnAccess(ins)
+	if !ins.identity.Capacity.Known() {
+		d.half(p, ins)
+		return
+	}
+	p.partial = false
 	if !d.ready {
 		if err := d.adopt(p, ins); err != nil {
 			p.check.fail(err)
@@ -25,8 +32,7 @@ func (d *Device) identified(p *path, ins *inspection) {
 			p.leaveDetour("nothing was learned")
 			return
 		}
-		p.quarantined = true
-		p.refresh(err.Error()+"; it is not used: check how the target's portals are mapped", err)
+		p.quarantine(err)
 		return
 	}
 	if n := transferBlocks(&d.cfg, &ins.limits, d.geo.blockSize); n < d.geo.maxBlocks {
@@ -34,6 +40,35 @@ func (d *Device) identified(p *path, ins *inspection) {
 		d.publish()
 	}
 	p.admit("identified as the same unit")
+}
+
+// half takes a check that the access state of the path cut short: nothing may
+// be read or written over it before the rest is known, which is checked when its
+// port group carries I/O.
+func (d *Device) half(p *path, ins *inspection) {
+	if p.detour.via != "" {
+		p.leaveDetour("nothing was learned")
+		return
+	}
+	if p.relic {
+		p.check.fail(errors.New("the target port group does not tell what the unit is now"))
+		return
+	}
+	if d.ready {
+		if match, why := scsi.SameUnit(d.identity, ins.identity); match == scsi.Different {
+			p.quarantine(fmt.Errorf("%w: %s instead of %s: %s", ErrOtherUnit, ins.identity, d.identity, why))
+			return
+		}
+	}
+	p.partial, p.verified, p.failedCheck, p.quarantined = true, false, false, false
+	p.refresh("", nil)
+	d.kick()
+}
+
+// quarantine takes p out of use for good, or until it is told to try again.
+func (p *path) quarantine(err error) {
+	p.quarantined, p.partial = true, false
+	p.refresh(err.Error()+"; it is not used: check how the target's portals are mapped", err)
 }
 
 // admit lets p carry I/O, once it is registered where this host is.

@@ -71,6 +71,8 @@ type io struct {
 	hedge  bool // this is the second copy: it has no request
 	hedged bool // a second copy was made
 	denied bool // ... or would have been, had the budget allowed it
+
+	refusals uint8 // answers that refused it for the access state of its path
 }
 
 // ioList is an intrusive doubly linked list.
@@ -153,6 +155,7 @@ func (d *Device) putIO(o *io) {
 	o.done, o.due, o.trouble, o.failed, o.avoid = 0, 0, 0, 0, 0
 	o.tries, o.losses, o.moves, o.ghosts, o.backoff = 0, 0, 0, 0, 0
 	o.twin, o.hedge, o.hedged, o.denied = nil, false, false, false
+	o.refusals = 0
 	o.next = d.freeIO
 	d.freeIO = o
 	d.live--

@@ -80,11 +80,9 @@ func (d *Device) judge(o *io, p *path, now int64) {
 		d.conflicted(o, p)
 		return
 	}
-	if raisesDoubt(sense, remedy) {
-		p.doubt(sense.Code.String())
-	}
-	if isReservationNews(sense) {
-		d.audit(p)
+	if d.noteSense(p, sense, remedy) {
+		d.reroute(o, p, now, answer)
+		return
 	}
 	if d.refusesForm(o, sense) && d.fallBack(o) {
 		return
@@ -259,7 +257,7 @@ func (p *path) lookAgain(why string) {
 	if !p.logged || p.quarantined {
 		return
 	}
-	p.verified, p.failedCheck = false, false
+	p.verified, p.failedCheck, p.partial = false, false, false
 	p.refresh(why, nil)
 	p.startCheck(why)
 }

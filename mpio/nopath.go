@@ -14,6 +14,7 @@ var errForced = fmt.Errorf("%w: by force, before this request was answered", blo
 // pathsChanged starts or ends the countdown of a device without a usable path.
 func (d *Device) pathsChanged() {
 	if len(d.active) > 0 {
+		d.activation.rescued()
 		if d.noPathSince == 0 {
 			return
 		}
@@ -29,11 +30,13 @@ func (d *Device) pathsChanged() {
 		}
 		return
 	}
+	d.activation.look()
 	if !d.ready || d.closeSent {
 		return
 	}
 	if d.noPathSince == 0 {
 		d.noPathSince = max(d.loop.Now(), 1)
+		d.accessUrgent()
 		switch {
 		case d.cfg.FailFast:
 			d.loop.SetTimer(&d.noPathTimer, d.loop.Now())
@@ -79,7 +82,16 @@ func (d *Device) onNoPathTimer() {
 		d.loop.SetTimer(&d.noPathTimer, d.loop.Now()+int64(tickQueued))
 		return
 	}
+	if until := d.transitionEnds(); !d.failing && until > d.loop.Now() && until <= d.noPathSince+d.longestWait() {
+		d.loop.SetTimer(&d.noPathTimer, until) // the target asked for that time
+		return
+	}
 	d.failing = true
+	for _, p := range d.paths {
+		if p.state == StateStandby {
+			p.refresh("", nil) // a transition may be past its deadline by now
+		}
+	}
 	n := d.waiting()
 	d.emit(Event{
 		Kind: NoPathExpired, Count: n, Err: block.ErrIO,

@@ -60,6 +60,7 @@ type path struct {
 	silent      bool
 	offline     bool
 	quarantined bool
+	partial     bool // checked as far as its access state allows: see alua.go
 	failedCheck bool // the last check failed; it will be repeated
 	everLogged  bool // a login was tried to its end
 	closed      bool
@@ -97,6 +98,8 @@ type path struct {
 	hedge  pathHedge
 	probe  prober
 	health health
+	access access
+	query  portQuery
 	esc    escalation
 	est    [2]estimate
 	stat   pathStats
@@ -104,7 +107,7 @@ type path struct {
 
 // usable reports whether commands may be sent over p at all.
 func (p *path) usable() bool {
-	return p.logged && p.verified && !p.offline && !p.quarantined && !p.closed && p.detour.via == ""
+	return p.logged && p.verified && !p.offline && !p.quarantined && !p.closed && p.detour.via == "" && !p.access.held()
 }
 
 // derive computes the state.
@@ -122,7 +125,11 @@ func (p *path) derive() State {
 		return StateConnecting
 	case !p.verified && p.failedCheck:
 		return StateDown
-	case !p.verified, p.detour.via != "":
+	case p.detour.via != "":
+		return StateChecking
+	case p.access.held() && (p.verified || p.partial):
+		return StateStandby
+	case !p.verified:
 		return StateChecking
 	case p.silent:
 		return StateSuspect
@@ -137,8 +144,11 @@ func (p *path) derive() State {
 func (p *path) refresh(why string, err error) {
 	s := p.derive()
 	changed := s != p.state
-	if s == StateMarginal {
+	switch s {
+	case StateMarginal:
 		why, err = p.health.why, nil
+	case StateStandby:
+		why, err = p.access.describe(p.dev.loop.Now()), nil
 	}
 	if !changed && (s == StateQuarantined || s == StateOffline) {
 		return // what the link does meanwhile is not why it is out of use
@@ -186,7 +196,8 @@ func (s State) event() EventKind {
 func (p *path) SessionUp(_ *session.Session, up session.Up) {
 	d := p.dev
 	p.gen++
-	p.logged, p.everLogged, p.silent, p.verified, p.failedCheck = true, true, false, false, false
+	p.logged, p.everLogged, p.silent, p.verified, p.failedCheck, p.partial = true, true, false, false, false, false
+	p.access.forget()
 	p.ramp, p.limit, p.esc, p.hedge = rampStart, 0, escalation{}, pathHedge{away: p.hedge.away}
 	p.stat.logins++
 	if !up.Reinstated && (!up.First || !up.Conclusive || up.TPGT != p.detour.group) {

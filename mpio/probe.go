@@ -112,11 +112,11 @@ func (b *prober) judge(c *session.Command) (failed bool) {
 		return c.Dir == session.DirRead && c.Received != len(c.Data)
 	case c.Status != scsi.CheckCondition:
 		return false // busy, or reserved by another host: it answers
+	case p.dev.noteSense(p, sense, remedy):
+		return false // its target keeps it in standby
 	case raisesDoubt(sense, remedy):
-		p.doubt(sense.Code.String())
 		return sense.Key == scsi.KeyNotReady
 	case isReservationNews(sense):
-		p.dev.audit(p)
 		return false
 	case sense.Key == scsi.KeyNotReady:
 		// The check waits for a unit that becomes ready, and fails for others.

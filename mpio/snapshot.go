@@ -90,6 +90,13 @@ type PathSnapshot struct {
 	Priority int     `json:"priority"`
 	Weight   int     `json:"weight"`
 
+	// Asymmetric access (ALUA), "" if the unit has none: the access state of the
+	// path's target port group, its number, and whether the target prefers it.
+	ALUAState     string  `json:"alua_state,omitempty"`
+	ALUAGroup     int     `json:"alua_group,omitempty"`
+	ALUAPreferred bool    `json:"alua_preferred,omitempty"`
+	ALUASince     float64 `json:"alua_since,omitempty"` // seconds in this access state
+
 	Share      float64 `json:"share"`       // of the device's commands, lately: 0 to 1
 	ShareTotal float64 `json:"share_total"` // since the start
 	IOs        uint64  `json:"ios"`
@@ -167,7 +174,7 @@ func (d *Device) Snapshot() Snapshot {
 		case d.cfg.NoPathTimeout < 0 && !d.cfg.FailFast:
 			s.NoPathLeft = -1
 		case !d.failing && !d.cfg.FailFast:
-			s.NoPathLeft = max(0, seconds(d.noPathSince+int64(d.cfg.NoPathTimeout)-now))
+			s.NoPathLeft = max(0, seconds(max(d.noPathSince+int64(d.cfg.NoPathTimeout), d.transitionEnds())-now))
 		}
 	}
 	s.FailbackPending, s.FailbackLeft = d.failbackPending(now)
@@ -207,7 +214,7 @@ func (d *Device) stateName(s *Snapshot) string {
 		return "no-path"
 	}
 	for _, p := range d.paths {
-		if p.state != StateUp && p.state != StateOffline {
+		if p.state != StateUp && p.state != StateOffline && !p.inStandby() {
 			return "degraded"
 		}
 	}
@@ -245,6 +252,7 @@ func (p *path) snapshot(now int64) PathSnapshot {
 		Hedged: p.hedge.away, Polls: p.probe.polls, Health: p.healthNow(now), Logins: st.logins, Losses: st.losses, Cost: p.explainCost(now), Session: p.sess.Stats(),
 	}
 	ps.link(now)
+	p.snapshotAccess(&ps, now)
 	if span > 0 {
 		ps.IOPS, ps.MBps = float64(ios)/span, float64(bytes)/span/1e6
 	}

@@ -30,18 +30,34 @@ type wire struct {
 
 // newWire makes a device with a path to each of n portals and waits until all are up.
 func newWire(t *testing.T, n int, quirks iscsitest.Quirks, change func(*mpio.Config)) *wire {
-	portals := make([]iscsitest.Portal, n)
-	for i := range portals {
-		portals[i].Addr = "-" // no listener: a real socket would stop virtual time
+	w := newWireTo(t, n, iscsitest.Config{Quirks: quirks}, change)
+	w.until(func(s mpio.Snapshot) bool { return s.PathsUp == n })
+	return w
+}
+
+// newWireTo makes a device with a path to each of n portals of a target, and
+// waits for nothing.
+func newWireTo(t *testing.T, n int, target iscsitest.Config, change func(*mpio.Config)) *wire {
+	target.Portals = make([]iscsitest.Portal, n)
+	for i := range target.Portals {
+		target.Portals[i].Addr = "-" // no listener: a real socket would stop virtual time
 	}
-	tgt, err := iscsitest.NewTarget(iscsitest.Config{Portals: portals, Quirks: quirks})
+	tgt, err := iscsitest.NewTarget(target)
 	require.NoError(t, err)
-	return newHost(t, tgt, "host", change)
+	return startHost(t, tgt, "host", change)
 }
 
 // newHost makes a device of one host with a path to each portal of a target, and
 // waits until all are up.
 func newHost(t *testing.T, tgt *iscsitest.Target, host string, change func(*mpio.Config)) *wire {
+	t.Helper()
+	w := startHost(t, tgt, host, change)
+	w.until(func(s mpio.Snapshot) bool { return s.PathsUp == len(tgt.Addrs()) })
+	return w
+}
+
+// startHost is newHost that waits for nothing.
+func startHost(t *testing.T, tgt *iscsitest.Target, host string, change func(*mpio.Config)) *wire {
 	t.Helper()
 	n := len(tgt.Addrs())
 	w := &wire{t: t, l: loop.NewPortable(), tgt: tgt}
@@ -75,7 +91,6 @@ func newHost(t *testing.T, tgt *iscsitest.Target, host string, change func(*mpio
 		}
 		w.d.Start()
 	})
-	w.until(func(s mpio.Snapshot) bool { return s.PathsUp == n })
 	return w
 }
 

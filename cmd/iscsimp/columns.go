@@ -51,6 +51,7 @@ var pathColumns = []column[pathStatus]{
 	{head: "PRIO", cell: func(p pathStatus) string { return fmt.Sprint(p.Priority) }, keep: 3},
 	{head: "WEIGHT", cell: func(p pathStatus) string { return fmt.Sprint(p.Weight) }, when: func(p pathStatus) bool { return p.Weight > 1 }},
 	{head: "PORTAL", cell: func(p pathStatus) string { return p.Portal }, keep: 8},
+	{head: "ALUA", cell: aluaCell, when: func(p pathStatus) bool { return p.ALUAState != "" }, keep: 6},
 	{head: "SHARE", cell: func(p pathStatus) string { return formatShare(p.Share) }, keep: 8},
 	{head: "IOPS", cell: func(p pathStatus) string { return formatRate(p.IOPS) }, keep: 7},
 	{head: "MB/S", cell: func(p pathStatus) string { return formatRate(p.MBps) }, keep: 6},

@@ -82,6 +82,7 @@ var deviceFacts = []func(d deviceStatus) []string{
 // pathFacts are what explain adds about each path besides what it does now. Each
 // gives a sentence, or "" if there is nothing to say. A new kind is a line here.
 var pathFacts = []func(p pathStatus) string{
+	aluaFact,
 	queueFullFact,
 	rampFact,
 	retryFact,
@@ -150,6 +151,9 @@ func bestPath(d deviceStatus) string {
 
 // rank is what decides which group of paths carries I/O.
 func rank(p pathStatus) string {
+	if p.ALUAState != "" {
+		return fmt.Sprintf("a path that is %s and %s with priority %d", p.State, p.ALUAState, p.Priority)
+	}
 	return fmt.Sprintf("a path that is %s with priority %d", p.State, p.Priority)
 }
 

@@ -48,6 +48,19 @@ func explainSamples() []deviceStatus {
 	soon := back
 	soon.Policy, soon.Failback, soon.FailbackSecondsLeft = "weighted", "after 5s", &left
 
+	asymmetric := sample()
+	asymmetric.NoPathSecondsLeft, asymmetric.Fenced, asymmetric.FencedTotal = nil, nil, 0
+	active := asymmetric.Paths[0]
+	active.ALUAState, active.ALUAGroup, active.ALUASinceSeconds = "active/optimized", 1, 7200
+	slower := active
+	slower.ID, slower.Active, slower.ALUAState, slower.ALUAGroup, slower.ALUAPreferred = "2", false, "active/non-optimized", 2, true
+	waits := slower
+	waits.ID, waits.State, waits.ALUAState, waits.ALUAGroup, waits.ALUAPreferred = "3", "standby", "standby", 3, false
+	waits.Reason = "the target says that its target port group 3 is standby"
+	untold := slower
+	untold.ID, untold.ALUAState, untold.ALUAGroup, untold.ALUAPreferred = "4", "unknown", 0, false
+	asymmetric.Paths = []pathStatus{active, slower, waits, untold}
+
 	cutOff := sample()
 	cutOff.State, cutOff.Paths = "no-path", cutOff.Paths[1:]
 	failing := cutOff
@@ -55,7 +68,7 @@ func explainSamples() []deviceStatus {
 	failing.Limits = deviceLimits{CommandSeconds: 30, FenceSeconds: 60}
 	patient := failing
 	patient.NoPathSecondsLeft = nil
-	return []deviceStatus{trouble, failover, back, soon, cutOff, failing, patient, notAnswering("hung-1", claim{PID: 99, Target: "iqn.2026-01.com.example:hung"})}
+	return []deviceStatus{trouble, failover, back, soon, asymmetric, cutOff, failing, patient, notAnswering("hung-1", claim{PID: 99, Target: "iqn.2026-01.com.example:hung"})}
 }
 
 // battered is a path on which everything went wrong that can be told of.

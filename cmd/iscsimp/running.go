@@ -91,7 +91,7 @@ func newPathStatus(p initiator.PathSnapshot, now time.Time) pathStatus {
 		P50Seconds: p.P50, P99Seconds: p.P99, InFlight: p.InFlight, OldestSeconds: p.OldestAge,
 		Retries: p.Retries, Errors: p.Errors, Timeouts: p.Timeouts, Aborts: p.Aborts, Resets: p.Resets, Moved: p.Moved, Probes: p.Probes,
 		Logins: p.Logins, Losses: p.Losses, LastError: p.LastError,
-		ISID: hex.EncodeToString(p.Session.ISID[:]), TPGT: p.Session.TPGT, LocalAddress: p.Session.LocalAddr,
+		ISID: hex.EncodeToString(p.Session.ISID[:]), TPGT: p.Session.TPGT, ALUAState: p.ALUAState, ALUAGroup: p.ALUAGroup, ALUAPreferred: p.ALUAPreferred, ALUASinceSeconds: p.ALUASince, LocalAddress: p.Session.LocalAddr,
 		Connections: p.Session.Connections, RetrySeconds: p.Link.RetryIn, ConnectionList: connectionList(p.Session.Conns),
 		LastReject: newTargetNotice(p.Session.LastReject, p.Link.RejectAge),
 		LastAsync:  newTargetNotice(p.Session.LastAsync, p.Link.AsyncAge),

@@ -156,6 +156,14 @@ type pathStatus struct {
 	LocalAddress  string  `json:"local_address,omitempty"`
 	TPGT          int     `json:"tpgt"`        // -1: not known
 	Connections   int     `json:"connections"` // logged in
+	// Asymmetric access (ALUA), absent if the unit has none: "active/optimized",
+	// "active/non-optimized", "lba-dependent", "standby", "unavailable",
+	// "transitioning", "offline" or "unknown"; the target port group, and whether the
+	// target prefers it.
+	ALUAState        string  `json:"alua_state,omitempty"`
+	ALUAGroup        int     `json:"alua_group,omitempty"`
+	ALUAPreferred    bool    `json:"alua_preferred,omitempty"`
+	ALUASinceSeconds float64 `json:"alua_since_seconds,omitempty"`
 	// RetrySeconds is until the next try to log in; absent if none is planned.
 	RetrySeconds   float64            `json:"retry_seconds,omitempty"`
 	ConnectionList []connectionStatus `json:"connection_list,omitempty"`
