@@ -61,6 +61,16 @@ type Config struct {
 	// lost and is back (failback): 0, the default, at once; FailbackManual once
 	// SetPath says so; otherwise after so long without a break.
 	Failback time.Duration
+	// HedgeBudget is the share of the reads, up to 0.5, that may be sent over a
+	// second path too when they are older than what that one takes. Default 0.02;
+	// negative: none.
+	HedgeBudget float64
+	// PollingInterval is how long a path may be idle before it is asked whether
+	// its unit is ready (polling_interval). Default 5 s; negative: never.
+	PollingInterval time.Duration
+	// Marginal says when a path that fails, flaps or stalls is taken out of use
+	// (marginal_path_*). Default: as MarginalConfig says.
+	Marginal MarginalConfig
 	// ReadOnly refuses everything that changes the medium. A LUN that is
 	// write-protected is read-only in any case.
 	ReadOnly bool
@@ -193,6 +203,9 @@ const FailbackManual = mpio.FailbackManual
 // FailbackName is a value of Config.Failback in words: "immediate", "manual" or
 // "after" and the time.
 func FailbackName(after time.Duration) string { return mpio.FailbackName(after) }
+
+// MarginalConfig says when a path counts as marginal, and how it comes back.
+type MarginalConfig = mpio.MarginalConfig
 
 // Event tells what happened to a device or one of its paths.
 type Event = mpio.Event

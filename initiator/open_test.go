@@ -257,6 +257,8 @@ func TestOpenChecksItsConfiguration(t *testing.T) {
 		"no initiator":         func(c *initiator.Config) { c.InitiatorName = "" },
 		"policy":               func(c *initiator.Config) { c.Policy = "fastest" },
 		"failback":             func(c *initiator.Config) { c.Failback = -7 },
+		"hedge budget":         func(c *initiator.Config) { c.HedgeBudget = 0.7 },
+		"marginal":             func(c *initiator.Config) { c.Marginal.ErrRateThreshold = -1 },
 		"wait":                 func(c *initiator.Config) { c.Wait = -2 },
 		"wait for too many":    func(c *initiator.Config) { c.OnlyGiven, c.Wait = true, 2 },
 		"two answers":          func(c *initiator.Config) { c.FailFast, c.NoPathTimeout = true, time.Second },

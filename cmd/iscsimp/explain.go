@@ -75,6 +75,7 @@ var deviceFacts = []func(d deviceStatus) []string{
 	noPathFact,
 	reservationFact,
 	fencedFact,
+	hedgeFact,
 	lostRequestsFact,
 	limitsFact,
 }
@@ -86,6 +87,7 @@ var pathFacts = []func(p pathStatus) string{
 	queueFullFact,
 	rampFact,
 	retryFact,
+	healthFact,
 	connectionsFact,
 	timeoutsFact,
 	troubleFact,

@@ -32,6 +32,22 @@ func explainSamples() []deviceStatus {
 	trouble.Fences = fenceCounts{Raised: 5, Settled: 4, TimedOut: 1, Waits: 7}
 	trouble.Limits = deviceLimits{CommandSeconds: 30, LUNReset: true, FenceSeconds: 60, NoPathSeconds: 120}
 
+	flaky := sample()
+	flaky.NoPathSecondsLeft, flaky.Fenced, flaky.FencedTotal, flaky.Failed = nil, nil, 0, 0
+	flaky.Hedging = hedgeStatus{Budget: 0.02, Hedges: 120, Wins: 97, Denied: 14}
+	flaky.Paths = flaky.Paths[:1]
+	for i, h := range []pathHealth{
+		{Relapses: 3, RestSecondsLeft: 12.5, Faults: 2},
+		{Relapses: 1, Sampling: true, Sampled: 21, SampleFailed: 1, ErrorRate: 0.03},
+		{Relapses: 1, RestSecondsLeft: 4, Trial: true, Stalls: 4},
+	} {
+		p := flaky.Paths[0]
+		p.ID, p.State, p.Active, p.SinceSeconds, p.Health = []string{"2", "3", "4"}[i], "marginal", false, 3, h
+		p.Reason = "half of its reads took more than 84 ms, against 1.2 ms on the others, for 3 s; it carried 0.4 % of the commands"
+		flaky.Paths = append(flaky.Paths, p)
+	}
+	flaky.Paths[0].Health.NeededSeconds, flaky.Paths[0].Hedged = 55, 1
+
 	failover := sample()
 	failover.Failed, failover.Limits = 0, deviceLimits{CommandSeconds: 0.5, FenceSeconds: 5, NoPathSeconds: -1}
 	failover.Policy, failover.NoPathSecondsLeft, failover.Fenced, failover.FencedTotal = "failover", nil, nil, 0
@@ -68,7 +84,7 @@ func explainSamples() []deviceStatus {
 	failing.Limits = deviceLimits{CommandSeconds: 30, FenceSeconds: 60}
 	patient := failing
 	patient.NoPathSecondsLeft = nil
-	return []deviceStatus{trouble, failover, back, soon, asymmetric, cutOff, failing, patient, notAnswering("hung-1", claim{PID: 99, Target: "iqn.2026-01.com.example:hung"})}
+	return []deviceStatus{trouble, flaky, failover, back, soon, asymmetric, cutOff, failing, patient, notAnswering("hung-1", claim{PID: 99, Target: "iqn.2026-01.com.example:hung"})}
 }
 
 // battered is a path on which everything went wrong that can be told of.

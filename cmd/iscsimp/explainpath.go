@@ -28,7 +28,7 @@ func explainPath(d deviceStatus, p pathStatus, best string) string {
 // explainIdle is explainPath for a path that carries nothing.
 func explainIdle(d deviceStatus, p pathStatus, best string) string {
 	switch {
-	case best == "" || p.State != "up" && p.State != "suspect" && p.State != "marginal":
+	case best == "" || p.State != "up" && p.State != "suspect":
 		return fmt.Sprintf("carries nothing: it is %s for %s: %s.", p.State, formatAge(p.SinceSeconds), p.Reason)
 	case d.FailbackPending && p.State == "up":
 		return "carries nothing: it is up, but I/O stays with the paths it uses now (failback)."

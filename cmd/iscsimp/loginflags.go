@@ -50,7 +50,7 @@ const (
 // environment and in the configuration file, too, and is in help, man page and
 // completion.
 func loginFlags() []cli.Flag {
-	return slices.Concat(deviceFlags(), pathFlags(), timeFlags())
+	return slices.Concat(deviceFlags(), pathFlags(), careFlags(), timeFlags())
 }
 
 func deviceFlags() []cli.Flag {
@@ -136,6 +136,9 @@ func loginOptionsOf(c *cli.Context, dir string) (o loginOptions, err error) {
 		return o, err
 	}
 	if err := o.readTimes(c); err != nil {
+		return o, err
+	}
+	if err := o.readCare(c); err != nil {
 		return o, err
 	}
 	known := settingsOf(c)

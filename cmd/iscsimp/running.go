@@ -73,6 +73,7 @@ func fillStatus(st *deviceStatus, s initiator.Snapshot, now time.Time) {
 		st.Paths = append(st.Paths, newPathStatus(p, now))
 	}
 	st.FencedTotal = s.FencedCount
+	st.Hedging = newHedgeStatus(&s)
 	st.Fences = fenceCounts{Raised: s.FencesRaised, Settled: s.FencesSettled, TimedOut: s.FencesTimedOut, Waits: s.FencedWaits}
 	for _, f := range s.Fenced {
 		st.Fenced = append(st.Fenced, fencedRange{
@@ -93,6 +94,7 @@ func newPathStatus(p initiator.PathSnapshot, now time.Time) pathStatus {
 		Logins: p.Logins, Losses: p.Losses, LastError: p.LastError,
 		ISID: hex.EncodeToString(p.Session.ISID[:]), TPGT: p.Session.TPGT, ALUAState: p.ALUAState, ALUAGroup: p.ALUAGroup, ALUAPreferred: p.ALUAPreferred, ALUASinceSeconds: p.ALUASince, LocalAddress: p.Session.LocalAddr,
 		Connections: p.Session.Connections, RetrySeconds: p.Link.RetryIn, ConnectionList: connectionList(p.Session.Conns),
+		Hedged: p.Hedged, Polls: p.Polls, Health: newPathHealth(&p),
 		LastReject: newTargetNotice(p.Session.LastReject, p.Link.RejectAge),
 		LastAsync:  newTargetNotice(p.Session.LastAsync, p.Link.AsyncAge),
 		Cost: pathCost{

@@ -90,6 +90,7 @@ type deviceStatus struct {
 	Fenced      []fencedRange `json:"fenced"` // the oldest 64
 	FencedTotal int           `json:"fenced_total"`
 	Fences      fenceCounts   `json:"fences"`
+	Hedging     hedgeStatus   `json:"hedging"`
 	Limits      deviceLimits  `json:"limits"`
 	Paths       []pathStatus  `json:"paths"`
 }
@@ -170,7 +171,10 @@ type pathStatus struct {
 	LastReject     *targetNotice      `json:"last_reject,omitempty"`
 	LastAsync      *targetNotice      `json:"last_async,omitempty"`
 
-	Cost pathCost `json:"cost"`
+	Hedged uint64     `json:"hedged"` // reads on it that were sent over another path too
+	Polls  uint64     `json:"polls"`  // probes that changed nothing: TEST UNIT READY while idle, reads on probation
+	Health pathHealth `json:"health"`
+	Cost   pathCost   `json:"cost"`
 }
 
 // connectionStatus is one TCP connection of a path's session.
