@@ -22,6 +22,9 @@ type Session interface {
 	// Detach takes a command back: its buffer is never touched again and
 	// CommandDone does not come. False if that is not possible.
 	Detach(c *session.Command) bool
+	// DetachWatched is Detach, and over is called once the target has provably
+	// ended the command; never if the session is lost before.
+	DetachWatched(c *session.Command, over func()) bool
 	// AbortTask asks the target to end c, which completes as settled if it does
 	// so first; done follows in any case, in bounded time. False: it cannot be asked.
 	AbortTask(c *session.Command, done func(session.TMFResult)) bool

@@ -257,7 +257,7 @@ func (p *path) setDown() {
 	}
 	p.offline = true
 	p.refresh("taken out by hand", nil)
-	p.dev.takeReads(p, true)
+	p.dev.takeCommands(p, true)
 }
 
 func (p *path) setUp() {

@@ -232,7 +232,7 @@ func (d *Device) regroup() {
 	d.pathsChanged()
 	for _, p := range d.paths {
 		if p.silent || p.offline {
-			d.takeReads(p, p.offline)
+			d.takeCommands(p, p.offline)
 		}
 	}
 }
@@ -248,7 +248,7 @@ func (p *path) carries(lead *path, r reach) bool {
 	return p.group() == lead.group()
 }
 
-// Limits on moving reads away from silent paths, so that a slow target is not
+// Limits on moving commands away from silent paths, so that a slow target is not
 // sent the same work again and again.
 const (
 	maxMoves  = 2   // times one command is moved
@@ -256,31 +256,38 @@ const (
 	moveShare = 0.1 // and for each command completed since
 )
 
-// takeReads moves commands that change nothing from a silent or offline path to
-// another one that is up, if there is one. Writes stay: the session still needs
-// their data, and their fate is open.
-func (d *Device) takeReads(p *path, all bool) {
+// takeCommands moves commands from a silent or offline path to another one that
+// is up, if there is one. Writes are moved from a silent path only: an offline one
+// answers them.
+func (d *Device) takeCommands(p *path, all bool) {
 	if len(d.active) == 0 || slices.Contains(d.active, p) || d.active[0].state != StateUp || !p.logged {
 		return
 	}
-	n := 0
+	n, writes, now := 0, 0, d.loop.Now()
 	for _, l := range []*ioList{&p.transfer, &p.other} {
 		for o := l.tail; o != nil; {
 			before := o.prev
-			if !o.kind.changes() && (all || o.moves < maxMoves && d.moveTokens >= 1) && p.sess.Detach(&o.cmd) {
+			may := all || o.moves < maxMoves && d.moveTokens >= 1
+			switch {
+			case may && !o.kind.changes() && p.sess.Detach(&o.cmd):
 				p.land(o)
 				if o.hedge {
 					d.hedges.release(o)
 					o = before
 					continue
 				}
-				if !all {
-					o.moves++
-					d.moveTokens--
-				}
-				d.queue.pushFront(o)
-				n++
+			case may && !all && o.kind.changes() && d.takeWrite(p, o, now):
+				writes++
+			default:
+				o = before
+				continue
 			}
+			if !all {
+				o.moves++
+				d.moveTokens--
+			}
+			d.queue.pushFront(o)
+			n++
 			o = before
 		}
 	}
@@ -288,7 +295,8 @@ func (d *Device) takeReads(p *path, all bool) {
 		return
 	}
 	p.stat.moved += uint64(n)
-	d.emit(Event{Kind: Retried, Path: p.cfg.ID, State: p.state, Count: n, Text: "reads moved to another path: " + p.reason})
+	d.emit(Event{Kind: Retried, Path: p.cfg.ID, State: p.state, Count: n, Text: "commands moved to another path: " + p.reason})
+	d.tellMoved(p, writes)
 	d.armTick()
 }
 

@@ -34,6 +34,7 @@ type fakeSession struct {
 	via        string // logging in, or logged in, through another portal
 	viaFails   bool
 	detours    []string
+	dataWaits  bool // data of writes is still to be sent
 	unsent     bool // a cut catches commands before they leave
 
 	logged, started, closed, isSilent bool
@@ -53,7 +54,8 @@ type flight struct {
 	done *fakeEvent
 
 	at    int64
-	bytes int // of a read
+	bytes int    // of a read
+	over  func() // of a command that was taken back
 }
 
 func (s *fakeSession) Start() {
@@ -147,6 +149,9 @@ func (s *fakeSession) complete(f *flight) {
 	}
 	if !ok {
 		a = s.unit.do(f.cdb, buf)
+	}
+	if f.over != nil {
+		f.over()
 	}
 	if c := f.c; c != nil {
 		c.Status, c.Sense, c.Received = a.status, a.sense, a.received
@@ -247,10 +252,12 @@ func (s *fakeSession) wake(i int) {
 	s.unit.do(f.cdb, f.data)
 }
 
-func (s *fakeSession) Detach(c *session.Command) bool {
+func (s *fakeSession) Detach(c *session.Command) bool { return s.DetachWatched(c, nil) }
+
+func (s *fakeSession) DetachWatched(c *session.Command, over func()) bool {
 	for _, f := range s.flights {
-		if f.c == c && f.data == nil {
-			f.c = nil
+		if f.c == c && (f.data == nil || !s.dataWaits) {
+			f.c, f.over = nil, over
 			s.detached++
 			return true
 		}
@@ -308,6 +315,8 @@ func (s *fakeSession) abort(ends func(*flight) bool) {
 		if f.c != nil {
 			f.c.Err = &session.Error{Kind: session.KindAborted, Sent: true, Settled: true}
 			f.c.Owner.CommandDone(f.c)
+		} else if f.over != nil {
+			f.over()
 		}
 	}
 }

@@ -172,10 +172,10 @@ func (g *ghost) provable(chain uint64) bool {
 	return g.gen >= chain && (g.earlier == nil || g.earlier.Provable)
 }
 
-// raise notes a ghost of o on p.
-func (d *Device) raise(o *io, p *path, now int64) {
+// raise notes a ghost of o on p; nil without the fence.
+func (d *Device) raise(o *io, p *path, now int64) *ghost {
 	if d.cfg.UnsafeNoFence {
-		return
+		return nil
 	}
 	g := &ghost{kind: o.kind, path: p, gen: p.gen, at: now, deadline: now + int64(d.cfg.FenceTimeout), io: o}
 	g.ext = extent{lo: o.ext.lo, hi: o.ext.hi, seq: o.ext.seq, ghost: g}
@@ -185,6 +185,7 @@ func (d *Device) raise(o *io, p *path, now int64) {
 	p.raised++
 	d.stat.fencesRaised++
 	d.loop.SetTimer(&d.fenceTimer, d.ghosts[0].deadline)
+	return g
 }
 
 // settle ends the ghosts that match: no copy of them can land any more, or so

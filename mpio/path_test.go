@@ -79,14 +79,14 @@ func TestUnsentCommandsRaiseNoFence(t *testing.T) {
 func TestSilentPath(t *testing.T) {
 	r := newRig(t, 2, nil).up()
 	r.only(0)
-	r.s[0].hold = true
+	r.s[0].hold, r.s[0].dataWaits = true, true
 	rd, w := r.read(0, 1), r.write(1, 1, 9)
 	r.l.run(150 * msec)
 	r.s[0].silence()
 	assert.Equal(t, StateSuspect, r.state(0))
 	r.l.run(msec)
 	assert.True(t, rd.done, "reads move at once")
-	assert.False(t, w.done, "writes do not: their data may still be needed there")
+	assert.False(t, w.done, "writes do not while their data is needed there")
 	assert.Equal(t, 1, r.s[0].detached)
 	for i := range 20 {
 		q := r.read(i, 1)

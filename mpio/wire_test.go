@@ -208,6 +208,8 @@ func TestSilenceOnTheWire(t *testing.T) {
 		require.NoError(t, <-read)
 		assert.Less(t, time.Since(start), 300*time.Millisecond, "reads leave a silent path")
 		require.NoError(t, <-write)
+		assert.Less(t, time.Since(start), 500*time.Millisecond, "writes whose data has left do, too")
+		w.until(func(s mpio.Snapshot) bool { return s.PathsUp == 1 })
 		assert.Less(t, time.Since(start), 3*time.Second, "and it is declared down")
 	})
 }

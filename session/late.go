@@ -13,7 +13,7 @@ type LateObserver interface {
 // late ends the detached task t, which the target has answered.
 func (s *Session) late(t *task) {
 	now := s.env.Now()
-	took, bytes, answered := now-t.at, 0, !t.aborted
+	took, bytes, answered, over := now-t.at, 0, !t.aborted, t.over
 	if t.read {
 		bytes = int(t.length)
 	}
@@ -21,5 +21,8 @@ func (s *Session) late(t *task) {
 	s.tasks.remove(t)
 	if o, ok := s.obs.(LateObserver); ok && answered {
 		o.CommandLate(s, took, bytes)
+	}
+	if over != nil {
+		over()
 	}
 }

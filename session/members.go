@@ -370,7 +370,16 @@ func (s *Session) cleanUp(m *member) {
 		switch {
 		case t.conn != gone:
 		case t.kind == taskSCSI && !t.waiting && !serial.Less(t.cmdSN, s.expCmdSN):
+			over := t.over // of a command that was taken back and never arrived
+			t.over = nil
 			s.sendAgain(t)
+			if over != nil {
+				over()
+				next = s.tasks.first()
+				if s.state != StateLoggedIn {
+					return
+				}
+			}
 		default:
 			s.end(t, &settled)
 			next = s.tasks.first() // whoever was told may have done anything

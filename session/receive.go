@@ -156,6 +156,10 @@ func (c *conn) scsiResponse(v pdu.SCSIResponseView, data []byte) error {
 		cmd.Underflow, cmd.Overflow = v.Underflow(), v.Overflow()
 		cmd.Residual = v.ResidualCount()
 		cmd.Sense = senseOf(data)
+	} else if v.Response() != pdu.ServiceCompleted && t.over != nil {
+		// This answer does not say whether the command is over. A new session does.
+		t.over = nil
+		defer c.s.Drop(c.s.err(KindResponse, "the target could not finish a command that was taken back (response %02x)", uint8(v.Response())))
 	}
 	return c.answered(t)
 }

@@ -218,7 +218,7 @@ func (s *Session) failTasks(reason *Error) {
 
 // end ends a task without an answer that counts.
 func (s *Session) end(t *task, why *Error) {
-	cmd, waiting := t.cmd, t.waiting
+	cmd, waiting, over := t.cmd, t.waiting, t.over
 	if t.kind == taskSCSI {
 		t.unloaded(0, false)
 	}
@@ -228,6 +228,9 @@ func (s *Session) end(t *task, why *Error) {
 		s.tmfOver(m, TMFResult{Function: m.function, Err: why})
 	}
 	if cmd == nil {
+		if over != nil && why.Settled {
+			over()
+		}
 		return
 	}
 	cmd.slot = 0

@@ -131,7 +131,14 @@ func (c *conn) r2t(v pdu.R2TView) error {
 // place in the command window, until it is answered or, after
 // Config.DetachTimeout, aborted. False if that cannot be promised: c is a write of which data
 // may still be sent (give the session up with Drop then), or is not in flight.
-func (s *Session) Detach(c *Command) bool {
+func (s *Session) Detach(c *Command) bool { return s.DetachWatched(c, nil) }
+
+// DetachWatched is Detach for a command whose fate matters. over is called on the
+// loop, at most once, when the target has provably ended the command, so that
+// nothing of it can be executed later: it answered, or an abort ended it, or the
+// clean-up of its connection did. If the session is lost before, over never
+// comes: what the session's end proves is up to its successor (Up.Reinstated).
+func (s *Session) DetachWatched(c *Command, over func()) bool {
 	if c.slot == 0 || s.conn == nil {
 		return false
 	}
@@ -142,7 +149,7 @@ func (s *Session) Detach(c *Command) bool {
 	if t.write && (t.next < t.length || t.conn.out.sent < t.end) {
 		return false
 	}
-	t.cmd = nil
+	t.cmd, t.over = nil, over
 	c.slot = 0
 	t.conn.in.forget(t)
 	s.schedule(t, s.env.Now()+int64(s.cfg.DetachTimeout))

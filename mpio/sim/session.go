@@ -219,6 +219,9 @@ func (s *simSession) Detach(c *session.Command) bool {
 	return false
 }
 
+// DetachWatched implements mpio.Session: nobody takes writes back here.
+func (s *simSession) DetachWatched(*session.Command, func()) bool { return false }
+
 // AbortTask implements mpio.Session: the target of the model does not know it.
 func (s *simSession) AbortTask(*session.Command, func(session.TMFResult)) bool { return false }
 

@@ -1,0 +1,50 @@
+package mpio
+
+import "fmt"
+
+// A write in flight on a path that fell silent need not wait until the path is
+// given up. Once all its data has left, the session gives the buffer back, and
+// the write goes over another path, while the first copy is a ghost like that of
+// a lost session: newer writes to its blocks wait until it is settled, by its
+// late answer as a rule. A write of which data is still to be sent stays.
+
+// takeWrite takes a write from the silent path p and leaves a ghost behind. With
+// Shared nothing is gained: its answer would wait for the ghost.
+func (d *Device) takeWrite(p *path, o *io, now int64) bool {
+	if d.cfg.Shared {
+		return false
+	}
+	var g *ghost
+	if !p.sess.DetachWatched(&o.cmd, func() { d.answeredLate(g) }) {
+		return false
+	}
+	p.est[o.dir()].atLeast(now, now-o.sentAt)
+	p.land(o)
+	if o.failed == 0 {
+		o.failed = max(now, 1)
+	}
+	if g = d.raise(o, p, now); g != nil {
+		p.raised-- // told of by tellMoved, not when the session is lost
+	}
+	return true
+}
+
+// answeredLate settles the ghost of a write that was taken from a silent path.
+func (d *Device) answeredLate(g *ghost) {
+	if g == nil {
+		return // UnsafeNoFence
+	}
+	d.settle(g.path, "the target has answered it, or ended it", func(x *ghost) bool { return x == g })
+	d.kick()
+}
+
+// tellMoved tells of n writes taken from p.
+func (d *Device) tellMoved(p *path, n int) {
+	if n == 0 || d.cfg.UnsafeNoFence {
+		return
+	}
+	d.emit(Event{
+		Kind: FenceRaised, Path: p.cfg.ID, State: p.state, Count: n,
+		Text: fmt.Sprintf("%d writes sent again over another path: newer writes to their blocks wait until the first copies are settled", n),
+	})
+}
