@@ -126,7 +126,7 @@ func (r DiscoverResult) verdict() error {
 	}
 	return &Error{
 		Kind:    worstKind(failed),
-		Msg:     "no portal answered",
+		Msg:     "no portal could be asked",
 		Portals: failed,
 		Hint:    "`iscsimp doctor -p PORTAL` looks into it",
 	}

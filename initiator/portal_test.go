@@ -186,3 +186,20 @@ func TestCheckName(t *testing.T) {
 		assert.Equal(t, KindInvalid, KindOf(err))
 	}
 }
+
+func TestParsePortalURL(t *testing.T) {
+	for in, want := range map[string]Address{
+		"iscsi://h":                    {Portal: "h:3260"},
+		"ISCSI://u@h:1/":               {User: "u", Portal: "h:1"},
+		"iscsi://[::1]":                {Portal: "[::1]:3260"},
+		"iscsi://h/iqn.2026-01.test:a": {Portal: "h:3260", Target: "iqn.2026-01.test:a"},
+	} {
+		a, err := ParsePortalURL(in)
+		require.NoError(t, err, in)
+		assert.Equal(t, want, a, in)
+	}
+	for _, bad := range []string{"h", "iscsi:/h", "iscsi://", "iscsi:///", "iscsi://u:p@h", "iscsi://a b", "iscsi://h/disk"} {
+		_, err := ParsePortalURL(bad)
+		assert.Equal(t, KindInvalid, KindOf(err), bad)
+	}
+}

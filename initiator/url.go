@@ -34,6 +34,23 @@ func ParseURL(s string) (Address, error) {
 	return a, nil
 }
 
+// ParsePortalURL is ParseURL for those who ask for a portal only: the target may
+// be missing.
+func ParsePortalURL(s string) (Address, error) {
+	if !IsURL(s) {
+		return ParseURL(s)
+	}
+	authority, path, _ := strings.Cut(s[8:], "/")
+	if path != "" {
+		return ParseURL(s)
+	}
+	var a Address
+	if err := a.parseAuthority(authority); err != nil {
+		return Address{}, &Error{Kind: KindInvalid, Msg: "address: " + err.Error(), Hint: "write it as iscsi://host[:port]"}
+	}
+	return a, nil
+}
+
 func parseURL(s string) (a Address, err error) {
 	if !IsURL(s) {
 		return a, fmt.Errorf("%q does not start with iscsi://", s)
@@ -42,16 +59,7 @@ func parseURL(s string) (a Address, err error) {
 	if !ok || path == "" {
 		return a, fmt.Errorf("no target is named after the host")
 	}
-	if i := strings.LastIndexByte(authority, '@'); i >= 0 {
-		a.User, authority = authority[:i], authority[i+1:]
-		if strings.ContainsAny(a.User, ":%") {
-			return a, fmt.Errorf("a password must not stand in an address, where every user of this host can read it: give it in a file or the environment, see --help")
-		}
-		if a.User == "" {
-			return a, fmt.Errorf("the user before @ is empty")
-		}
-	}
-	if a.Portal, err = ParsePortal(authority); err != nil {
+	if err = a.parseAuthority(authority); err != nil {
 		return a, err
 	}
 	if strings.ContainsAny(path, "?#") {
@@ -69,6 +77,22 @@ func parseURL(s string) (a Address, err error) {
 		a.HasLUN = true
 	}
 	return a, nil
+}
+
+// parseAuthority reads what stands between iscsi:// and the target.
+func (a *Address) parseAuthority(authority string) error {
+	if i := strings.LastIndexByte(authority, '@'); i >= 0 {
+		a.User, authority = authority[:i], authority[i+1:]
+		if strings.ContainsAny(a.User, ":%") {
+			return fmt.Errorf("a password must not stand in an address, where every user of this host can read it: give it in a file or the environment, see --help")
+		}
+		if a.User == "" {
+			return fmt.Errorf("the user before @ is empty")
+		}
+	}
+	var err error
+	a.Portal, err = ParsePortal(authority)
+	return err
 }
 
 // ParseLUN reads a LUN as scsi.ParseLUN does: a number within 0..65535, or "0x"

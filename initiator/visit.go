@@ -3,7 +3,6 @@ package initiator
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 
 	"github.com/iscsimp/iscsimp/internal/loop"
@@ -244,7 +243,7 @@ func kindOf(err error) ErrorKind {
 // portalErr notes err for portal.
 func portalErr(portal string, err error) PortalError {
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("no answer in time: %w", err)
+		err = &pathError{"no answer in time; check that an iSCSI target answers at this portal, or give it longer", err}
 	}
 	return PortalError{Portal: portal, Kind: kindOf(err), Err: err}
 }

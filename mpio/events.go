@@ -100,7 +100,7 @@ func (d *Device) emit(e Event) {
 		if e.Count > 0 {
 			args = append(args, "count", e.Count)
 		}
-		if e.Err != nil {
+		if e.Err != nil && e.Err.Error() != e.Text {
 			args = append(args, "err", e.Err)
 		}
 		d.cfg.Logger.Log(context.Background(), l, e.Text, args...)

@@ -2,7 +2,6 @@ package session
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/iscsimp/iscsimp/pdu"
 )
@@ -59,6 +58,8 @@ type Error struct {
 	// two logins in a row that brought no authentication, and never took one: most
 	// likely it demands CHAP.
 	AuthLikely bool
+	// NotConnected is true, for KindTransport, if the connection was never made.
+	NotConnected bool
 	// Msg says what happened, in words; Hint what to do about it (may be empty).
 	Msg, Hint string
 	// Err is the cause, if there is one.
@@ -68,6 +69,9 @@ type Error struct {
 // Error gives portal, kind, message, cause and hint in one line.
 func (e *Error) Error() string {
 	s := e.Kind.String()
+	if e.NotConnected {
+		s = "cannot connect"
+	}
 	if e.Portal != "" {
 		s = e.Portal + ": " + s
 	}
@@ -75,7 +79,7 @@ func (e *Error) Error() string {
 		s += ": " + e.Msg
 	}
 	if e.Err != nil {
-		s += fmt.Sprintf(" (%v)", e.Err)
+		s += " (" + causeText(e.Err) + ")"
 	}
 	if e.Hint != "" {
 		s += "; " + e.Hint

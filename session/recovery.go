@@ -62,10 +62,7 @@ func (s *Session) DialFailed(h loop.Handler, err error) {
 		return
 	}
 	c.dead, c.closed = true, true
-	s.connClosed(c, &Error{
-		Kind: KindTransport, Portal: s.portal(), Msg: "cannot connect", Err: err,
-		Hint: "check the address and port, the network and whether the target runs",
-	})
+	s.connClosed(c, dialError(s.portal(), err))
 }
 
 // loggedIn enters the full-feature phase.

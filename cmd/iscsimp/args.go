@@ -28,13 +28,19 @@ func optionsFirst(app *cli.App, args []string) ([]string, error) {
 	}
 	cmd := app.Command(rest[0])
 	if cmd == nil {
-		return nil, usagef("there is no command %q; `iscsimp --help` lists them", rest[0])
+		return nil, usagef("there is no command %q%s; `iscsimp --help` lists them", rest[0], didYouMean(rest[0], commandNames(app)))
+	}
+	if err := checkOptions(cmd, lead); err != nil {
+		return nil, err
 	}
 	out := append([]string{cmd.Name}, lead...)
 	var operands []string
 	for rest = rest[1:]; len(rest) > 0; {
 		var options []string
 		options, rest = takeOptions(cmd.Flags, rest)
+		if err := checkOptions(cmd, options); err != nil {
+			return nil, err
+		}
 		out = append(out, options...)
 		if len(rest) == 0 {
 			break
@@ -64,6 +70,46 @@ func takeOptions(flags []cli.Flag, args []string) (options, rest []string) {
 	return args[:i:i], args[i:]
 }
 
+// checkOptions says which of the options a command does not have, or which lacks
+// its value. The words of options may be among them.
+func checkOptions(cmd *cli.Command, options []string) error {
+	for i := 0; i < len(options); i++ {
+		name := optionName(options[i])
+		f := findFlag(cmd.Flags, name)
+		switch {
+		case f == nil && (name == "help" || name == "h"):
+		case f == nil:
+			var known []string
+			for _, f := range cmd.Flags {
+				for _, n := range f.Names() {
+					known = append(known, "--"+n)
+				}
+			}
+			return usagef("%s has no option %s%s; see `iscsimp %s --help`", cmd.Name, options[i], didYouMean("--"+name, known), cmd.Name)
+		case wantsValue(cmd.Flags, options[i]):
+			if i++; i == len(options) {
+				return usagef("option %s needs a value; see `iscsimp %s --help`", options[i-1], cmd.Name)
+			}
+		}
+	}
+	return nil
+}
+
+// optionName is an option without hyphens and value.
+func optionName(option string) string {
+	name, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(option, "-"), "-"), "=")
+	return name
+}
+
+func findFlag(flags []cli.Flag, name string) cli.Flag {
+	for _, f := range flags {
+		if slices.Contains(f.Names(), name) {
+			return f
+		}
+	}
+	return nil
+}
+
 func isOption(s string) bool { return len(s) > 1 && s[0] == '-' && s != "--" }
 
 // wantsValue reports whether option takes the next word as its value.
@@ -71,12 +117,6 @@ func wantsValue(flags []cli.Flag, option string) bool {
 	if strings.Contains(option, "=") {
 		return false
 	}
-	name := strings.TrimPrefix(strings.TrimPrefix(option, "-"), "-")
-	for _, f := range flags {
-		if slices.Contains(f.Names(), name) {
-			d, ok := f.(cli.DocGenerationFlag)
-			return ok && d.TakesValue()
-		}
-	}
-	return false
+	d, ok := findFlag(flags, optionName(option)).(cli.DocGenerationFlag)
+	return ok && d.TakesValue()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -14,7 +15,7 @@ func discoverCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "discover",
 		Usage:     "ask portals for their targets",
-		ArgsUsage: " ",
+		ArgsUsage: "[iscsi://host[:port]...]",
 		Description: "Asks every PORTAL at once (SendTargets) and prints targets, portals and portal\n" +
 			"group tags. A portal that does not answer is reported and does not spoil the rest.",
 		Flags:        flags(sessionFlags(), authFlags(), digestFlags()),
@@ -49,17 +50,14 @@ type targetPortalJSON struct {
 }
 
 func runDiscover(c *cli.Context) error {
-	if c.Args().Present() {
-		return usagef("discover takes portals with -p; %q stands alone", c.Args().First())
-	}
-	portals, err := portalsOf(c)
+	portals, user, err := discoverPortals(c)
 	if err != nil {
 		return err
 	}
 	if len(portals) == 0 {
 		return usagef("no portal given: say where to ask with -p PORTAL")
 	}
-	cfg, done, err := discoverConfig(c, portals, "")
+	cfg, done, err := discoverConfig(c, portals, user)
 	if err != nil {
 		return err
 	}
@@ -88,6 +86,25 @@ func runDiscover(c *cli.Context) error {
 		return failf(exitNothing, "the portals offer no target to %s; see the target's access list", cfg.InitiatorName)
 	}
 	return nil
+}
+
+// discoverPortals reads where to ask: -p, and addresses whose target, if there is
+// one, does not matter.
+func discoverPortals(c *cli.Context) (portals []string, user string, err error) {
+	if portals, err = portalsOf(c); err != nil {
+		return nil, "", err
+	}
+	for _, arg := range c.Args().Slice() {
+		if !initiator.IsURL(arg) {
+			return nil, "", usagef("discover takes portals with -p, or as iscsi://host; %q stands alone", arg)
+		}
+		a, err := initiator.ParsePortalURL(arg)
+		if err != nil {
+			return nil, "", err
+		}
+		portals, user = append(portals, a.Portal), cmp.Or(a.User, user)
+	}
+	return portals, user, nil
 }
 
 // discoverConfig reads the options that discover, luns and doctor share. user is

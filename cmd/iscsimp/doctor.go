@@ -282,12 +282,12 @@ func checkPortal(ctx context.Context, cfg initiator.DiscoverConfig, forDiscovery
 		speaks.Status, speaks.code, speaks.Detail = verdictFail, exitCode(err), err.Error()
 		speaks.Remedy = "check that this is an iSCSI portal, and the target's access list"
 		if len(found.Portals) == 1 {
-			speaks.Detail = found.Portals[0].Err.Error()
+			speaks.Detail = strings.TrimPrefix(found.Portals[0].Err.Error(), portal+": ")
 		}
 		return []finding{reach, speaks}
 	}
 	speaks.Seconds = found.Portals[0].Elapsed.Seconds()
-	speaks.Detail = fmt.Sprintf("%d targets in %s", len(found.Targets), formatLatency(speaks.Seconds))
+	speaks.Detail = fmt.Sprintf("%s in %s", plural(uint64(len(found.Targets)), "target", "targets"), formatLatency(speaks.Seconds))
 	if target != "" && !slices.ContainsFunc(found.Targets, func(t initiator.Target) bool { return t.Name == target }) {
 		speaks.Status, speaks.code = verdictFail, exitNothing
 		speaks.Detail += ", but not " + target

@@ -53,7 +53,11 @@ func parseExport(s string) (exportAddress, error) {
 // listen opens the listener.
 func (e exportAddress) listen() (net.Listener, error) {
 	if e.network == "unix" {
-		return nbd.ListenUnix(e.address)
+		l, err := nbd.ListenUnix(e.address)
+		if err != nil {
+			return nil, fmt.Errorf("%w; make its folder, or choose another place with --%s", err, flagExport)
+		}
+		return l, nil
 	}
 	l, err := net.Listen("tcp", e.address)
 	if err != nil {

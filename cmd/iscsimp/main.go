@@ -91,7 +91,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 // unknownCommand is what runs without a known command.
 func unknownCommand(c *cli.Context) error {
 	if c.Args().Present() {
-		return usagef("there is no command %q; `iscsimp --help` lists them", c.Args().First())
+		return usagef("there is no command %q%s; `iscsimp --help` lists them", c.Args().First(), didYouMean(c.Args().First(), commandNames(c.App)))
 	}
 	return cli.ShowAppHelp(c)
 }

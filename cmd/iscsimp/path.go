@@ -99,6 +99,10 @@ func parsePathCommand(args []string) (name string, cmd pathCommand, err error) {
 	if slices.Contains([]string{"priority", "weight"}, cmd.Action) {
 		values = 1
 	}
+	if !slices.Contains(strings.Fields(pathActions), cmd.Action) {
+		_, err := cmd.op()
+		return "", cmd, err
+	}
 	if len(args) != 3+values {
 		return "", cmd, usagef("path … %s takes %d values, not %d", cmd.Action, values, len(args)-3)
 	}
@@ -156,7 +160,7 @@ func (p pathCommand) op() (initiator.PathOp, error) {
 		n, err := p.number(maxWeight)
 		return initiator.PathOp{Kind: initiator.PathWeight, Value: n}, err
 	}
-	return initiator.PathOp{}, usagef("%q is nothing a path can do; use up, down, priority N or weight N", p.Action)
+	return initiator.PathOp{}, usagef("%q is nothing a path can do; use up, down, priority N or weight N%s", p.Action, didYouMean(p.Action, strings.Fields(pathActions)))
 }
 
 func (p pathCommand) number(most int) (int, error) {

@@ -163,7 +163,9 @@ func (r *runner) steer(ctx context.Context, cmd pathCommand) error {
 		r.log.Info("device steered by hand", "action", cmd.Action, "value", cmd.Value)
 		return nil
 	}
-	if err := dev.SetPath(ctx, cmd.Path, op); err != nil {
+	if err := dev.SetPath(ctx, cmd.Path, op); errors.Is(err, initiator.ErrNoSuchPath) {
+		return err // it names the path
+	} else if err != nil {
 		return fmt.Errorf("path %s: %w", cmd.Path, err)
 	}
 	r.log.Info("path steered by hand", "path", cmd.Path, "action", cmd.Action, "value", cmd.Value)
