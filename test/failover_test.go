@@ -18,88 +18,108 @@ import (
 const (
 	resetLimit  = 50 * time.Millisecond  // a read whose path was reset is answered over another
 	shedLimit   = 300 * time.Millisecond // a read sent down a path that fell silent is answered over another
+	leaveLimit  = 500 * time.Millisecond // ... and so is a write, unless it overlaps one whose first copy may still land
 	downLimit   = 3 * time.Second        // a silent path is declared down
 	resetRounds = 5
 	stallRounds = 3
 )
 
-// readers keep 4 KiB reads in flight and note the longest.
-type readers struct {
+// stopwatch keeps 4 KiB requests in flight and notes the longest.
+type stopwatch struct {
 	longest atomic.Int64
 	count   atomic.Int64
-	stop    chan struct{}
-	wg      sync.WaitGroup
 }
 
-// startReaders runs n readers; writers are left out, since their writes rightly wait behind the fence.
-func startReaders(t *testing.T, device *peer.Device, n int) *readers {
-	client := dialNBD(t, device)
-	r := &readers{stop: make(chan struct{})}
-	for i := range n {
-		r.wg.Go(func() {
-			rng := rand.New(rand.NewPCG(uint64(i), 7))
-			buf := make([]byte, 4096)
-			for {
+// watch makes workers send requests, one after another, until the test ends. request gets the number of the worker and of its request.
+func watch(t *testing.T, workers int, request func(worker, number int) error) *stopwatch {
+	w := &stopwatch{}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range workers {
+		wg.Go(func() {
+			for n := 0; ; n++ {
 				select {
-				case <-r.stop:
+				case <-stop:
 					return
 				default:
 				}
 				began := time.Now()
-				if !assert.NoError(t, client.Read(buf, rng.Uint64N(client.Size/4096)*4096)) {
+				if !assert.NoError(t, request(i, n)) {
 					return
 				}
 				took := int64(time.Since(began))
-				for old := r.longest.Load(); took > old && !r.longest.CompareAndSwap(old, took); old = r.longest.Load() {
+				for old := w.longest.Load(); took > old && !w.longest.CompareAndSwap(old, took); old = w.longest.Load() {
 				}
-				r.count.Add(1)
+				w.count.Add(1)
 			}
 		})
 	}
-	t.Cleanup(func() { close(r.stop); r.wg.Wait() })
-	return r
+	t.Cleanup(func() { close(stop); wg.Wait() })
+	return w
 }
 
-// worst gives the longest read since the last call.
-func (r *readers) worst() time.Duration { return time.Duration(r.longest.Swap(0)) }
+// watchReads reads blocks anywhere.
+func watchReads(t *testing.T, device *peer.Device, workers int) *stopwatch {
+	client := dialNBD(t, device)
+	bufs := make([][4096]byte, workers)
+	return watch(t, workers, func(worker, _ int) error {
+		return client.Read(bufs[worker][:], rand.Uint64N(client.Size/4096)*4096)
+	})
+}
 
-// TestFailoverTimes measures what reads feel when one of two paths is reset, and when one falls silent.
+// watchWrites writes blocks one after another, each worker in a part of its own, so that none overlaps a recent one: that would rightly wait for the fence.
+func watchWrites(t *testing.T, device *peer.Device, workers int) *stopwatch {
+	client := dialNBD(t, device)
+	part := int(client.Size) / 4096 / workers
+	buf := make([]byte, 4096)
+	return watch(t, workers, func(worker, n int) error {
+		return client.Write(buf, uint64(worker*part+n%part)*4096, false)
+	})
+}
+
+// worst gives the longest request since the last call.
+func (w *stopwatch) worst() time.Duration { return time.Duration(w.longest.Swap(0)) }
+
+// TestFailoverTimes measures what reads and writes feel when one of two paths is reset, and when one falls silent.
 func TestFailoverTimes(t *testing.T) {
-	target := peer.NeedTgtd(t, 2, peer.Tgtd{LUNs: []peer.TgtdLUN{{File: peer.RAMFile(t, 16)}}})
+	target := peer.NeedTgtd(t, 2, peer.Tgtd{LUNs: []peer.TgtdLUN{{File: peer.RAMFile(t, 512)}}})
 	proxies, portals := behindProxies(t, target.Portals)
-	device := peer.NeedLogin(t, peer.Login{Portals: portals, IQN: target.IQN, LUN: 1})
+	// The path that is hurt again and again here would be on probation most of the time.
+	device := peer.NeedLogin(t, peer.Login{Portals: portals, IQN: target.IQN, LUN: 1, Args: []string{"--marginal=off"}})
 	waitPaths(t, device, "all paths up", allUp(2))
-	r := startReaders(t, device, 8)
+	r, w := watchReads(t, device, 8), watchWrites(t, device, 4)
 
-	var reset, shed, suspect, down []time.Duration
+	var reset, resetWrite, shed, leave, suspect, down []time.Duration
 	for range resetRounds {
 		runFor(t, 300*time.Millisecond)
-		quiet := r.worst()
+		quiet, _ := r.worst(), w.worst()
 		proxies[0].Reset()
 		runFor(t, 500*time.Millisecond)
-		reset = append(reset, r.worst())
-		t.Logf("reset: longest read %v (before: %v)", reset[len(reset)-1], quiet)
+		reset, resetWrite = append(reset, r.worst()), append(resetWrite, w.worst())
+		t.Logf("reset: longest read %v (before: %v), write %v", reset[len(reset)-1], quiet, resetWrite[len(resetWrite)-1])
 		waitPaths(t, device, "all paths up", allUp(2))
 	}
 	for range stallRounds {
 		runFor(t, 300*time.Millisecond)
 		r.worst()
+		w.worst()
 		began := time.Now()
 		require.NoError(t, proxies[0].Stall())
 		status := waitPaths(t, device, "silent path suspect", pathIsNot(portals[0], "up"))
 		suspect = append(suspect, since(t, status.Path(portals[0])).Sub(began))
 		runFor(t, 500*time.Millisecond)
-		shed = append(shed, r.worst())
+		shed, leave = append(shed, r.worst()), append(leave, w.worst())
 		status = waitPaths(t, device, "silent path down", pathIs(portals[0], "down"))
 		down = append(down, since(t, status.Path(portals[0])).Sub(began))
-		t.Logf("silence: longest read %v, suspect after %v, down after %v", shed[len(shed)-1], suspect[len(suspect)-1], down[len(down)-1])
+		t.Logf("silence: longest read %v, write %v, suspect after %v, down after %v", shed[len(shed)-1], leave[len(leave)-1], suspect[len(suspect)-1], down[len(down)-1])
 		require.NoError(t, proxies[0].Go())
 		waitPaths(t, device, "all paths up", allUp(2))
 	}
-	t.Logf("medians: reset %v; silence: longest read %v, suspect %v, down %v; %d reads, no error",
-		median(reset), median(shed), median(suspect), median(down), r.count.Load())
+	t.Logf("medians: reset: longest read %v, write %v; silence: longest read %v, write %v, suspect %v, down %v; %d reads, %d writes, no error",
+		median(reset), median(resetWrite), median(shed), median(leave), median(suspect), median(down), r.count.Load(), w.count.Load())
 	assert.Less(t, median(reset), resetLimit, "longest read when a path is reset")
 	assert.Less(t, median(shed), shedLimit, "longest read when a path falls silent")
+	assert.Less(t, median(leave), leaveLimit, "longest write when a path falls silent")
 	assert.LessOrEqual(t, median(down), downLimit, "silent path declared down")
 }
 
