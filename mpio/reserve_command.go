@@ -148,6 +148,21 @@ func (c *reserveCall) answered() {
 	case (remedy == scsi.RetryHere && c.cmd.Status != scsi.CheckCondition || remedy == scsi.Wait) && now-c.began < int64(c.p.dev.cfg.RetryTimeout):
 		c.after(checkPause, c.send)
 	default:
-		c.finish(reserveReply{err: fmt.Errorf("%s: %w", c.cmd.CDB.Name(), err)})
+		c.finish(reserveReply{err: c.explain(err, sense)})
 	}
+}
+
+// explain adds what to do about a service action that the target does not have.
+func (c *reserveCall) explain(err error, sense scsi.Sense) error {
+	if sense.Key != scsi.KeyIllegalRequest || sense.Code != scsi.ASCInvalidFieldInCDB && sense.Code != scsi.ASCInvalidOpcode {
+		return err
+	}
+	hint := "the target does not support it"
+	switch {
+	case sense.Code == scsi.ASCInvalidOpcode:
+		hint = "the target has no persistent reservations"
+	case c.cmd.CDB.ServiceAction() == scsi.SAPreemptAndAbort && c.cmd.Dir == session.DirWrite:
+		hint = "the target cannot end that host's commands: preempt without that, and wait until nothing it had sent can still be under way"
+	}
+	return fmt.Errorf("%s: %w; %s", c.cmd.CDB.Name(), err, hint)
 }

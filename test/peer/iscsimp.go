@@ -41,6 +41,7 @@ type DeviceStatus struct {
 	State     string       `json:"state"`
 	SizeBytes uint64       `json:"size_bytes"`
 	BlockSize uint32       `json:"block_size"`
+	LastError string       `json:"last_error"`
 	Fenced    []any        `json:"fenced"`
 	Paths     []PathStatus `json:"paths"`
 }
