@@ -155,7 +155,7 @@ func (w noteWaiter) done(err error) {
 	case err != nil:
 		p.check.fail(fmt.Errorf("%w: %w", errNotNoted, err))
 	default:
-		p.join(w.why)
+		p.admit(w.why) // from the start: it may have to register by now
 	}
 }
 

@@ -188,6 +188,9 @@ type reserveStep struct {
 	// refused goes on after RESERVATION CONFLICT. nil: the operation ends with the
 	// conflict, unless the unit looks as after the command.
 	refused func(reserveView)
+	// here reports whether a conflict can only mean, as things are, that the path it
+	// was met on is not registered. nil: it cannot.
+	here func(reserveView) bool
 	// blind: even if the unit looks as after the command that does not prove all
 	// that it had to do.
 	blind string
@@ -210,7 +213,7 @@ func (op *reserveOp) try(s reserveStep, tries int) {
 			case r.unknown:
 				op.findOut(s, r, tries)
 			case r.conflict:
-				op.explain(s)
+				op.explain(s, p, tries)
 			default:
 				op.finish(r.err)
 			}
@@ -218,10 +221,13 @@ func (op *reserveOp) try(s reserveStep, tries int) {
 	})
 }
 
-// explain goes on after RESERVATION CONFLICT.
-func (op *reserveOp) explain(s reserveStep) {
+// explain goes on after RESERVATION CONFLICT on p.
+func (op *reserveOp) explain(s reserveStep, p *path, tries int) {
 	op.look(func(v reserveView) {
 		switch {
+		case s.here != nil && s.here(v) && v.ours(&op.d.rsv) && tries < 2*len(op.d.paths):
+			p.doubt("its registration is gone")
+			op.try(s, tries+1)
 		case s.refused != nil:
 			s.refused(v)
 		case s.seen(v):

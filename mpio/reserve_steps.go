@@ -15,6 +15,7 @@ func (op *reserveOp) reserve(t scsi.ReservationType) {
 	op.do(reserveStep{
 		sa: scsi.SAReserve, typ: t, prefer: d.rsv.holder,
 		seen: func(v reserveView) bool { return v.heldByUs(&d.rsv) && v.res.Type == t },
+		here: func(v reserveView) bool { return !v.res.Held },
 		then: func(p *path) {
 			d.rsv.held, d.rsv.holder = t, p
 			d.emit(Event{Kind: ReservationChanged, Text: fmt.Sprintf("reserved: %v, by key %s", t, KeyText(d.rsv.reg.Key))})
@@ -133,6 +134,7 @@ func (op *reserveOp) preempt(victim Preemption) {
 		step := reserveStep{
 			sa: scsi.SAPreempt, typ: t, action: victim.Key, prefer: d.rsv.holder,
 			seen: func(v reserveView) bool { return v.ours(&d.rsv) && !slices.Contains(v.keys, victim.Key) },
+			here: func(v reserveView) bool { return slices.Contains(v.keys, victim.Key) },
 			then: func(p *path) { op.preempted(victim, holds, t, p) },
 		}
 		if victim.Abort {
@@ -171,6 +173,7 @@ func (op *reserveOp) clear(otherHosts bool) {
 		op.do(reserveStep{
 			sa:   scsi.SAClear,
 			seen: func(v reserveView) bool { return len(v.keys) == 0 },
+			here: func(v reserveView) bool { return len(v.keys) > 0 },
 			then: func(*path) {
 				d.forgetRegistration()
 				d.emit(Event{Kind: ReservationChanged, Text: "every registration was cleared, and with them the reservation"})

@@ -1,6 +1,7 @@
 package mpio_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/iscsimp/iscsimp/internal/block"
+	"github.com/iscsimp/iscsimp/internal/loop"
 	"github.com/iscsimp/iscsimp/iscsitest"
 	"github.com/iscsimp/iscsimp/mpio"
 	"github.com/iscsimp/iscsimp/pdu"
@@ -252,6 +254,34 @@ func TestNewPathRegistersBeforeItCarriesIO(t *testing.T) {
 	})
 }
 
+// TestPathThatWaitsToBeNotedRegisters: it was checked before this host registered, and
+// is up only afterwards.
+func TestPathThatWaitsToBeNotedRegisters(t *testing.T) {
+	inReserveRig(t, 2, iscsitest.Quirks{}, false, func(t *testing.T, r *reserveRig) {
+		var slow loop.Loop // nil: noting takes no time
+		b := newHost(t, r.tgt, "b", func(cfg *mpio.Config) {
+			cfg.Remember = func(_ []mpio.SessionRecord, done func(error)) {
+				if slow == nil {
+					done(nil)
+					return
+				}
+				time.AfterFunc(time.Second, func() { slow.Post(func() { done(nil) }) })
+			}
+		})
+		defer func() { _ = b.leave() }()
+		b.on(func() {
+			slow = b.l
+			require.NoError(t, b.d.AddPath(mpio.PathConfig{ID: "late", Portal: "0", TPGT: -1, ISID: session.DeriveISID("b", "late")}))
+		})
+		time.Sleep(500 * time.Millisecond)
+		require.NotEqual(t, mpio.StateUp, b.snapshot().Paths[2].State, "it waits")
+		require.NoError(t, b.register(mpio.Registration{Key: keyB}))
+		require.NoError(t, b.reserve(earo))
+		b.allUp()
+		assert.Equal(t, times(keyB, 3), r.keys())
+	})
+}
+
 func TestReturningPathRegistersAgain(t *testing.T) {
 	inReserveRig(t, 2, iscsitest.Quirks{}, false, func(t *testing.T, r *reserveRig) {
 		conflicts := r.ioConflicts()
@@ -289,6 +319,30 @@ func TestForgottenPathIsRegisteredAgain(t *testing.T) {
 		assert.Equal(t, times(keyA, 2), r.keys())
 		assert.NotZero(t, conflicts(), "else the test tests nothing")
 	})
+}
+
+// TestOperationOverAForgottenPath: the path that an operation goes over turns out not to
+// be registered any more.
+func TestOperationOverAForgottenPath(t *testing.T) {
+	for name, c := range map[string]func(r *reserveRig) error{
+		"reserve": func(r *reserveRig) error { return r.a.reserve(wero) },
+		"preempt": func(r *reserveRig) error { return r.a.preempt(mpio.Preemption{Key: keyB}) },
+		"clear":   func(r *reserveRig) error { return r.a.clearAll(true) },
+		"release": func(r *reserveRig) error {
+			return errors.Join(r.a.reserve(scsi.WriteExclusiveAllRegistrants), r.a.release())
+		},
+	} {
+		for forgotten := range 2 {
+			t.Run(fmt.Sprintf("%s,path %d", name, forgotten), func(t *testing.T) {
+				inReserveRig(t, 2, iscsitest.Quirks{}, true, func(t *testing.T, r *reserveRig) {
+					require.NoError(t, r.a.register(mpio.Registration{Key: keyA}))
+					require.NoError(t, r.b.register(mpio.Registration{Key: keyB}))
+					r.r.Forget(slices.Index(r.owners(), forgotten)) // a's come first
+					require.NoError(t, c(r))
+				})
+			})
+		}
+	}
 }
 
 // TestPreemptedHostStaysOut: host b fences a off, while a path of a is away, or not.

@@ -128,6 +128,8 @@ func bashCompletion(app *cli.App) string {
 			words += " bash zsh fish"
 		case cmd.Name == "path":
 			words += " " + pathActions + " $(" + listDevices + ")"
+		case cmd.Name == "reserve":
+			words += " " + reserveWords + " $(" + listDevices + ")"
 		case takesDevices(cmd):
 			words += " $(" + listDevices + ")"
 		}
@@ -241,6 +243,8 @@ func fishCompletion(app *cli.App) string {
 			line("complete -c iscsimp %s -a 'bash zsh fish'", when)
 		case cmd.Name == "path":
 			line("complete -c iscsimp %s -a '%s'", when, pathActions)
+		case cmd.Name == "reserve":
+			line("complete -c iscsimp %s -a '%s'", when, reserveWords)
 		}
 		if takesDevices(cmd) {
 			line("complete -c iscsimp %s -a %s", when, quote("("+listDevices+")"))

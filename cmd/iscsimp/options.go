@@ -71,6 +71,8 @@ func valuesOf(option string) []string {
 		return []string{"immediate", "manual"}
 	case flagImmediateData:
 		return []string{"yes", "no"}
+	case flagType:
+		return []string{"wero", "earo", "wear", "eaar", "we", "ea"}
 	case flagNoPathTimeout:
 		return []string{"fail", "forever"}
 	}

@@ -91,6 +91,9 @@ var reserveOptions = map[string][]string{
 	actRead:       {},
 }
 
+// reserveWords follow NAME, for completion.
+const reserveWords = "register unregister reserve release preempt clear read"
+
 // reserveActions lists them for people.
 const reserveActions = "register, unregister, reserve, release, preempt, clear or read"
 
