@@ -3,6 +3,8 @@ package initiator
 import (
 	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // maxNameLen is the longest iSCSI name (RFC 7143 §4.2.7.1).
@@ -11,7 +13,8 @@ const maxNameLen = 223
 // CheckName reports why s cannot be an iSCSI name, or nil. It knows the three
 // types of RFC 7143 §4.2.7: iqn., eui. and naa. Upper case and underscores are
 // let through although RFC 3722 maps or forbids them, because targets in the
-// field use them. Errors are *Error of kind KindInvalid.
+// field use them. Beyond ASCII a name must be UTF-8 and have letters, marks and
+// digits only; that it is in the form NFKC is not checked. Errors are *Error of kind KindInvalid.
 func CheckName(s string) error {
 	if err := checkName(s); err != nil {
 		return &Error{
@@ -30,8 +33,12 @@ func checkName(s string) error {
 	if len(s) > maxNameLen {
 		return fmt.Errorf("is longer than %d bytes", maxNameLen)
 	}
-	for i := range len(s) {
-		if c := s[i]; c <= ',' || c == '/' || c == 0x7f || strings.IndexByte(";<=>?@[\\]^`{|}~", c) >= 0 {
+	if !utf8.ValidString(s) {
+		return fmt.Errorf("is not UTF-8")
+	}
+	for _, c := range s {
+		if c <= ',' || c == '/' || strings.ContainsRune(";<=>?@[\\]^`{|}~", c) ||
+			c >= 0x7f && !unicode.In(c, unicode.Letter, unicode.Mark, unicode.Nd) {
 			return fmt.Errorf("the character %q is not allowed in it", c)
 		}
 	}

@@ -377,3 +377,23 @@ func TestTaskTagInUse(t *testing.T) {
 	c.send(again, nil)
 	assert.Equal(t, pdu.RejectTaskInProgress, pdu.RejectView(c.recv(pdu.OpReject).BHS).Reason())
 }
+
+// TestAbortNamesAnotherTask: a command whose turn has not come is not ended by an
+// ABORT TASK that names its CmdSN, but not its unit.
+func TestAbortNamesAnotherTask(t *testing.T) {
+	tgt := startTarget(t, Config{})
+	c := loggedIn(t, tgt)
+	first := c.command(0, scsi.TestUnitReady(), 0, false, false)
+	waits := c.command(0, scsi.TestUnitReady(), 0, false, false)
+	c.send(waits, nil)
+	require.Equal(t, pdu.TMNoTask, c.taskMgmt(pdu.TaskMgmt{
+		Function: pdu.TMAbortTask, LUN: uint64(scsi.MakeLUN(7)), RefTaskTag: waits.ITT, RefCmdSN: waits.CmdSN,
+	}))
+	// The right one ends it, and again is no news.
+	require.Equal(t, pdu.TMComplete, c.abortTask(waits.ITT, waits.CmdSN))
+	c.send(first, nil)
+	assert.Equal(t, first.ITT, c.await().resp.ITT)
+	c.expectNothing()
+	assert.EqualValues(t, waits.CmdSN+1, tgt.Sessions()[0].ExpCmdSN)
+	assert.Empty(t, tgt.Violations())
+}

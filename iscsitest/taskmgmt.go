@@ -90,6 +90,9 @@ func (s *session) abortTask(c *conn, v pdu.TaskMgmtView) (tasks []*task, res pdu
 	blank := &request{action: Action{terminal: actDrop}}
 	switch {
 	case s.waiting[ref] != nil:
+		if s.waiting[ref].c != nil { // it was received, and is not what the request names
+			return nil, pdu.TMNoTask
+		}
 	case ref == s.expCmdSN:
 		s.lockedDrain(blank)
 	default:

@@ -44,6 +44,9 @@ var serviceNames = []string{"completed", "target-failure"}
 // String returns the name of the response.
 func (r ServiceResponse) String() string { return codeName(serviceNames, uint8(r), "response") }
 
+// Known reports whether the code is defined, or vendor specific.
+func (r ServiceResponse) Known() bool { return r <= ServiceTargetFailure || r >= 0x80 }
+
 // TMFunction is a task management function, 0..127 (RFC 7143 §11.5.1; 9..12 from
 // RFC 7144 §4.4 need iSCSIProtocolLevel 2).
 type TMFunction uint8
@@ -103,6 +106,9 @@ func (r TMResponse) String() string {
 	return codeName(tmResponseNames, uint8(r), "response")
 }
 
+// Known reports whether the code is defined in RFC 7143 or RFC 7144.
+func (r TMResponse) Known() bool { return r <= TMSucceeded || r == TMRejected }
+
 // Stage is a stage of the Login Phase, 0..3 (RFC 7143 §11.12.3); 2 is reserved.
 type Stage uint8
 
@@ -148,6 +154,9 @@ var logoutResultNames = []string{"closed", "no-such-cid", "recovery-unsupported"
 
 // String returns the name of the result.
 func (r LogoutResult) String() string { return codeName(logoutResultNames, uint8(r), "response") }
+
+// Known reports whether the code is defined.
+func (r LogoutResult) Known() bool { return r <= LogoutCleanupFailed }
 
 // SNACKType says what a SNACK asks for, 0..15 (RFC 7143 §11.16.1).
 type SNACKType uint8
@@ -195,6 +204,9 @@ func (e AsyncEvent) String() string {
 // Vendor reports whether the event is vendor specific.
 func (e AsyncEvent) Vendor() bool { return e >= 248 }
 
+// Known reports whether the event is assigned, or vendor specific.
+func (e AsyncEvent) Known() bool { return e <= AsyncTaskTermination || e.Vendor() }
+
 // RejectReason says why a target refused a PDU (RFC 7143 §11.17.1).
 type RejectReason uint8
 
@@ -223,6 +235,9 @@ var rejectReasonNames = []string{
 
 // String returns the name of the reason.
 func (r RejectReason) String() string { return codeName(rejectReasonNames, uint8(r), "reason") }
+
+// Known reports whether the reason is assigned.
+func (r RejectReason) Known() bool { return r >= RejectReserved && r <= RejectWaitingForLogout }
 
 // Resendable reports whether the rejected PDU may be sent again as it was, by
 // the table in §11.17.1. For RejectDataDigest that holds only for a command with

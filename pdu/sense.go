@@ -12,7 +12,8 @@ const senseLengthLen = 2
 // SplitSense divides the data segment of a SCSI Response (RFC 7143 §11.4.7) or an
 // Asynchronous Message (§11.9.4) into the sense data and what follows it, response
 // or event data. An empty data segment has neither. Both results are parts of
-// data: they are valid as long as data is.
+// data: they are valid as long as data is. If SenseLength says more than there is
+// (or is itself cut off), it returns what sense data there is, and an error.
 //
 //	 |0 1 2 3 4 5 6 7|0 1 2 3 4 5 6 7|0 1 2 3 4 5 6 7|0 1 2 3 4 5 6 7|
 //	 +---------------+---------------+---------------+---------------+
@@ -32,7 +33,7 @@ func SplitSense(data []byte) (sense, rest []byte, err error) {
 	}
 	end := senseLengthLen + int(u16(data, 0))
 	if end > len(data) {
-		return nil, nil, fmt.Errorf("pdu: SenseLength %d, only %d bytes follow", end-senseLengthLen, len(data)-senseLengthLen)
+		return data[senseLengthLen:], nil, fmt.Errorf("pdu: SenseLength %d, only %d bytes follow", end-senseLengthLen, len(data)-senseLengthLen)
 	}
 	return data[senseLengthLen:end:end], data[end:], nil
 }

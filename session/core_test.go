@@ -19,7 +19,7 @@ import (
 func TestLongText(t *testing.T) {
 	for _, piece := range []int{211, 7919, 1 << 20} {
 		w := newWorld(t)
-		w.s.cfg.MaxRecvDataSegmentLength = 1 << 20
+		w.s.cfg.MaxRecvDataSegmentLength, w.s.cfg.Discovery = 1<<20, true
 		w.quick()
 		var got []TargetInfo
 		w.s.SendTargets(func(ts []TargetInfo, err *Error) {
@@ -46,7 +46,7 @@ func TestLongText(t *testing.T) {
 // TestTextWithoutEnd: an answer of many parts is given up when it is too long.
 func TestTextWithoutEnd(t *testing.T) {
 	w := newWorld(t)
-	w.s.cfg.MaxRecvDataSegmentLength = 1 << 20
+	w.s.cfg.MaxRecvDataSegmentLength, w.s.cfg.Discovery = 1<<20, true
 	w.quick()
 	var failed *Error
 	w.s.SendTargets(func(_ []TargetInfo, err *Error) { failed = err })

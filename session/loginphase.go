@@ -123,8 +123,8 @@ func (c *conn) enterFull(v pdu.LoginResponseView) {
 	r := c.machine.Result()
 	c.phase = phaseFull
 	c.digests = pdu.Digests{Header: r.HeaderDigest, Data: r.DataDigest}
-	c.maxSend = r.MaxSendDataSegmentLength
-	if s.memberOf(c) != nil { // the session's parameters stand
+	c.maxSend = r.MaxSendDataSegmentLength &^ 3 // whole words but for the last PDU of a sequence (§11.7.7)
+	if s.memberOf(c) != nil {                   // the session's parameters stand
 		c.window(v.ExpCmdSN(), v.MaxCmdSN())
 		return
 	}

@@ -42,6 +42,9 @@ func (c *conn) logoutResponse(v pdu.LogoutResponseView) error {
 	if t == nil || t.kind != taskLogout {
 		return c.protocolErr("logout response for task %08x, which is not in flight", v.ITT())
 	}
+	if !v.Response().Known() {
+		return c.protocolErr("logout response with the reserved code %02x", uint8(v.Response()))
+	}
 	s.tasks.remove(t)
 	for i := range s.members {
 		if m := &s.members[i]; m.state == memberCleaning && m.logout == t {

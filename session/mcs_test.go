@@ -100,7 +100,8 @@ func TestLostConnectionsAtLevel0(t *testing.T) {
 		l, cuts := cutUnderLoad(t, at, 0)
 		var st Stats
 		l.do(func() { st = l.s.Stats() })
-		require.Equal(t, uint64(cuts+1), st.Logins)
+		require.Greater(t, st.Logins, uint64(1))
+		require.LessOrEqual(t, st.Logins, uint64(cuts+1))
 		require.Zero(t, st.Params.ErrorRecoveryLevel)
 		require.Equal(t, uint16(8), st.Params.MaxOutstandingR2T, "several R2Ts are only forbidden above level 0")
 	})

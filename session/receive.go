@@ -1,7 +1,6 @@
 package session
 
 import (
-	"encoding/binary"
 	"time"
 
 	"github.com/iscsimp/iscsimp/internal/serial"
@@ -53,8 +52,7 @@ func (c *conn) dispatch(bhs pdu.BHS, data []byte) error {
 		v := pdu.TaskMgmtResponseView(bhs)
 		c.window(v.ExpCmdSN(), v.MaxCmdSN())
 		c.status(v.StatSN())
-		c.tmfResponse(v)
-		return nil
+		return c.tmfResponse(v)
 	}
 	return c.protocolErr("unexpected %v", op)
 }
@@ -115,10 +113,18 @@ func (c *conn) dataInDone(t *task, v pdu.DataInView) error {
 	}
 	if cmd := t.cmd; cmd != nil {
 		cmd.Status = scsi.Status(v.Status())
-		cmd.Underflow, cmd.Overflow = v.Underflow(), v.Overflow()
-		cmd.Residual = v.ResidualCount()
+		cmd.moved(v.Underflow(), v.Overflow(), v.ResidualCount())
 	}
 	return c.answered(t)
+}
+
+// moved takes the residual count, which means nothing unless one of the bits says
+// of what (RFC 7143 §11.4.5.1).
+func (c *Command) moved(under, over bool, residual uint32) {
+	c.Underflow, c.Overflow = under, over
+	if under || over {
+		c.Residual = residual
+	}
 }
 
 // acknowledgeData answers the A bit of a Data-In (RFC 7143 §11.7.2, §11.16).
@@ -147,16 +153,17 @@ func (c *conn) scsiResponse(v pdu.SCSIResponseView, data []byte) error {
 	if t == nil || t.kind != taskSCSI || t.waiting {
 		return c.protocolErr("SCSI response for task %08x, which is not in flight", v.ITT())
 	}
-	if cmd := t.cmd; cmd != nil {
-		if v.Response() != pdu.ServiceCompleted {
-			cmd.Err = c.s.err(KindResponse, "the target could not finish the command (response %02x)", uint8(v.Response()))
-			cmd.Err.Sent = true
-		}
+	switch cmd := t.cmd; {
+	case !v.Response().Known():
+		return c.protocolErr("SCSI response with the reserved code %02x", uint8(v.Response()))
+	case v.Response() == pdu.ServiceCompleted && cmd != nil:
 		cmd.Status = scsi.Status(v.Status())
-		cmd.Underflow, cmd.Overflow = v.Underflow(), v.Overflow()
-		cmd.Residual = v.ResidualCount()
+		cmd.moved(v.Underflow(), v.Overflow(), v.ResidualCount())
 		cmd.Sense = senseOf(data)
-	} else if v.Response() != pdu.ServiceCompleted && t.over != nil {
+	case v.Response() != pdu.ServiceCompleted && cmd != nil: // status and flags mean nothing then (§11.4.3)
+		cmd.Err = c.s.err(KindResponse, "the target could not finish the command (response %02x)", uint8(v.Response()))
+		cmd.Err.Sent = true
+	case v.Response() != pdu.ServiceCompleted && t.over != nil:
 		// This answer does not say whether the command is over. A new session does.
 		t.over = nil
 		defer c.s.Drop(c.s.err(KindResponse, "the target could not finish a command that was taken back (response %02x)", uint8(v.Response())))
@@ -175,15 +182,11 @@ func (c *conn) answered(t *task) error {
 	return nil
 }
 
-// senseOf takes the sense data out of a SCSI Response's data segment: a length
-// of two bytes, then the sense (RFC 7143 §11.4.7). A length that says more than there is is cut.
+// senseOf takes the sense data out of a data segment. One that is cut short still
+// says more than none.
 func senseOf(data []byte) []byte {
-	if len(data) < 2 {
-		return nil
-	}
-	n := int(binary.BigEndian.Uint16(data))
-	data = data[2:]
-	return data[:min(n, len(data))]
+	sense, _, _ := pdu.SplitSense(data)
+	return sense
 }
 
 // finish ends a task the target has answered. A write can be answered before
@@ -261,6 +264,9 @@ func (c *conn) async(v pdu.AsyncView, data []byte) error {
 		s.abandon(e)
 		return e
 	default:
+		if !ev.Known() {
+			return c.protocolErr("an event that is not assigned: %v", ev)
+		}
 		s.log.Info("target sends an event", "event", ev.String())
 	}
 	return nil
@@ -279,6 +285,9 @@ func (c *conn) rejected(v pdu.RejectView, data []byte) error {
 	e := c.s.err(KindTarget, "the target rejected a request: %v", v.Reason())
 	e.Sent = true
 	c.s.noticed(&c.s.lastReject, v.Reason().String())
+	if !v.Reason().Known() {
+		return c.protocolErr("a reject for a reason that is not assigned: %v", v.Reason())
+	}
 	if len(data) < pdu.BHSLen {
 		return e
 	}

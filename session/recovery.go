@@ -179,7 +179,9 @@ func (s *Session) planRetry(reason *Error) {
 	if s.via == "" { // else it says nothing about the session's own portal
 		pause = s.pause(&s.backoff, reason)
 	}
-	s.retryAt = s.env.Now() + int64(max(pause, s.waitFloor))
+	now := s.env.Now()
+	s.notBefore = now + int64(s.waitFloor)
+	s.retryAt = max(now+int64(pause), s.notBefore)
 	s.waitFloor = 0
 }
 

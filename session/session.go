@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/iscsimp/iscsimp/internal/loop"
 	"github.com/iscsimp/iscsimp/internal/serial"
@@ -120,6 +122,7 @@ type Session struct {
 	backoff    time.Duration
 	failing    bool          // commands of a lost connection are being completed
 	waitFloor  time.Duration // Time2Wait asked for by the target
+	notBefore  int64         // when it is over
 	lastErr    *Error
 
 	// Task management; see tmf.go.
@@ -232,17 +235,21 @@ func (s *Session) Drop(err *Error) {
 	s.conn.abort(err)
 }
 
-// RetryNow dials at once if the session waits to do so.
+// RetryNow dials, if the session waits to do so, at once or as soon as Time2Wait
+// allows (RFC 7143 §7.5).
 func (s *Session) RetryNow() {
 	if s.state != StateRecovering {
 		return
 	}
 	s.backoff = 0
-	if s.failing { // the commands of the lost connection come first
-		s.retryAt = s.env.Now()
-		return
+	s.retryAt = max(s.env.Now(), s.notBefore)
+	switch {
+	case s.failing: // the commands of the lost connection come first
+	case s.retryAt > s.env.Now():
+		s.rearm()
+	default:
+		s.dialNow()
 	}
-	s.dialNow()
 }
 
 // Close ends the session: commands in flight are given up unless the caller
@@ -373,8 +380,8 @@ func (cfg Config) withDefaults() (Config, error) {
 	return cfg, nil
 }
 
-// checkName refuses what cannot be an iSCSI name (RFC 7143 §4.2.7.1): empty,
-// longer than 223 bytes, or with characters that would break a text key. The
+// checkName refuses what cannot be an iSCSI name (RFC 7143 §4.2.7): empty, longer
+// than 223 bytes, not UTF-8, or with characters that would break a text key. The
 // rest is the target's to judge.
 func checkName(what, name string) error {
 	if name == "" {
@@ -383,8 +390,11 @@ func checkName(what, name string) error {
 	if len(name) > 223 {
 		return fmt.Errorf("session: the %s name is %d bytes long, at most 223 are allowed", what, len(name))
 	}
+	if !utf8.ValidString(name) {
+		return fmt.Errorf("session: the %s name %q is not UTF-8", what, name)
+	}
 	for _, r := range name {
-		if r <= ' ' || r == 0x7f {
+		if unicode.IsSpace(r) || unicode.IsControl(r) {
 			return fmt.Errorf("session: the %s name %q contains a blank or control character", what, name)
 		}
 	}

@@ -103,14 +103,16 @@ func (c *conn) r2t(v pdu.R2TView) error {
 	switch {
 	case t.cmd == nil || t.waiting:
 		return c.protocolErr("R2T for task %08x, which has all its data", v.ITT())
+	case c.s.params.ErrorRecoveryLevel > 0 && serial.Less(v.R2TSN(), t.r2tSN):
+		return nil // sent again for a reason of the target's; it was served (§7.9)
 	case v.R2TSN() != t.r2tSN:
 		return c.protocolErr("R2T number %d of task %08x, expected %d", v.R2TSN(), v.ITT(), t.r2tSN)
 	case n == 0 || uint64(off)+uint64(n) > uint64(t.length):
 		return c.protocolErr("R2T for bytes %d+%d of a write of %d bytes", off, n, t.length)
-	case off != t.next:
+	case off != t.next && !c.again(t, off, n):
 		// With DataSequenceInOrder=Yes, R2Ts follow one another without gap or
-		// overlap (§11.8; recovery R2Ts are for other levels). So what was asked
-		// for is known by one number, and no write is queued over and over.
+		// overlap (§11.8). So what was asked for is known by one number, and no write
+		// is queued over and over.
 		return c.protocolErr("R2T for bytes %d+%d of task %08x, expected %d", off, n, v.ITT(), t.next)
 	case n > c.s.params.MaxBurstLength:
 		return c.protocolErr("R2T for %d bytes, MaxBurstLength is %d", n, c.s.params.MaxBurstLength)
@@ -123,6 +125,13 @@ func (c *conn) r2t(v pdu.R2TView) error {
 	c.sendData(t, v.TTT(), v.LUN(), off, n)
 	c.flush()
 	return nil
+}
+
+// again reports whether an R2T may ask for bytes that were sent before: a recovery
+// R2T, above level 0 (RFC 7143 §11.8), once all that was queued has left, so that
+// they never pile up.
+func (c *conn) again(t *task, off, n uint32) bool {
+	return c.s.params.ErrorRecoveryLevel > 0 && uint64(off)+uint64(n) <= uint64(t.next) && c.out.sent >= t.end
 }
 
 // Detach takes c back from the session while it is in flight: its buffer is
@@ -165,6 +174,9 @@ func (c *conn) window(exp, limit uint32) {
 	s := c.s
 	s.expCmdSN = serial.Max(s.expCmdSN, exp)
 	s.maxCmdSN = serial.Max(s.maxCmdSN, limit)
+	if s.text != nil {
+		s.resumeText()
+	}
 }
 
 // statusAhead is how far ahead of the expected one a StatSN may be: more would

@@ -40,7 +40,7 @@ type task struct {
 	lun      scsi.LUN // taskSCSI
 	tmf      *tmf     // taskTMF
 	over     func()   // detached taskSCSI: told when the target has provably ended it; may be nil
-	due      int64    // taskTMF: give up; detached taskSCSI: abort it; 0 = never
+	due      int64    // taskTMF, taskText: give up; detached taskSCSI: abort it; 0 = never
 	aborting bool     // ABORT TASK is under way: no more data is sent
 	aborted  bool     // ended by a task management function
 

@@ -31,10 +31,17 @@ type textExchange struct {
 	done func([]byte, *Error)
 	// immediate is the I bit of its requests.
 	immediate bool
+	// held: the next request waits for room in the command window; for the rest of
+	// the answer with this tag and LUN.
+	held bool
+	ttt  uint32
+	lun  uint64
 }
 
-// SendTargets asks a discovery session for all targets (RFC 7143 Appendix C).
-// done is called on the loop, once. One request at a time.
+// SendTargets asks a discovery session for all targets (RFC 7143 Appendix C; no
+// other session may ask for all). done is called on the loop, once. One request at
+// a time. An answer that is not complete within Config.LoginTimeout ends the
+// session.
 func (s *Session) SendTargets(done func([]TargetInfo, *Error)) {
 	finish := func(text []byte, err *Error) {
 		if err != nil {
@@ -48,7 +55,7 @@ func (s *Session) SendTargets(done func([]TargetInfo, *Error)) {
 		}
 		done(targets, nil)
 	}
-	if s.state != StateLoggedIn || s.conn.dead || s.logoutAt != 0 || s.text != nil {
+	if s.state != StateLoggedIn || s.conn.dead || s.logoutAt != 0 || s.text != nil || !s.cfg.Discovery {
 		finish(nil, s.err(KindClosed, "the session is not ready for a text request"))
 		return
 	}
@@ -61,6 +68,7 @@ func (s *Session) SendTargets(done func([]TargetInfo, *Error)) {
 	t.pos = s.conn.out.queued
 	s.sendText(t, pdu.AppendKey(nil, "SendTargets", "All"), pdu.ReservedTag, 0)
 	s.touch(t.at)
+	s.schedule(t, t.at+int64(s.cfg.LoginTimeout))
 }
 
 // sendText sends a Text request (§11.10), or the next one of a long answer,
@@ -106,10 +114,22 @@ func (c *conn) textResponse(v pdu.TextResponseView, data []byte) error {
 	if v.TTT() == pdu.ReservedTag {
 		return c.protocolErr("the target breaks a text answer off in the middle")
 	}
-	if !s.logoutSent { // nothing new may follow a logout
-		s.sendText(t, nil, v.TTT(), v.LUN())
-	}
+	x.held, x.ttt, x.lun = true, v.TTT(), v.LUN()
+	s.resumeText()
 	return nil
+}
+
+// resumeText sends the request that waited for room in the command window, if
+// there is some; an immediate one needs none.
+func (s *Session) resumeText() {
+	x := s.text
+	if !x.held || s.logoutSent || !x.immediate && serial.Less(s.maxCmdSN, s.cmdSN) { // nothing new may follow a logout
+		return
+	}
+	if t := s.tasks.find(x.itt); t != nil && !t.conn.dead {
+		x.held = false
+		s.sendText(t, nil, x.ttt, x.lun)
+	}
 }
 
 // parseTargets reads a SendTargets answer; a target without an address has the

@@ -72,7 +72,7 @@ func TestNoBusyTimer(t *testing.T) {
 		"left":              {func(w *world) { w.quick(); w.askLogout() }, (*world).answerPings, 900 * time.Millisecond, 1},
 		"closing, silent":   {func(w *world) { w.quick(); w.s.Close() }, nil, 60 * time.Second, 12},
 		"closed":            {func(w *world) { w.s.Close() }, nil, 60 * time.Second, 0},
-		"text, no answer":   {func(w *world) { w.quick(); w.s.SendTargets(func([]TargetInfo, *Error) {}) }, (*world).answerPings, 60 * time.Second, 660},
+		"text, no answer":   {func(w *world) { w.s.cfg.Discovery = true; w.quick(); w.s.SendTargets(func([]TargetInfo, *Error) {}) }, (*world).answerPings, 60 * time.Second, 660},
 		"pings unwelcome":   {func(w *world) { w.s.cfg.NoopInterval = -1; w.quick() }, nil, time.Hour, 1},
 		"impatient":         {func(w *world) { w.s.cfg.SuspectAfter = 1; w.quick() }, (*world).answerPings, 10 * time.Second, 22},
 		"impatient, silent": {func(w *world) { w.s.cfg.SuspectAfter, w.s.cfg.NoopTimeout = 1, 1; w.quick() }, nil, 10 * time.Second, 6},

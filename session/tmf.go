@@ -162,10 +162,13 @@ func (s *Session) sendTMF(c *conn, m *tmf, refCmdSN uint32, timeout time.Duratio
 
 // tmfResponse takes the answer to a function (RFC 7143 §11.6). One that nobody
 // waits for any more is discarded (§4.2.3.3).
-func (c *conn) tmfResponse(v pdu.TaskMgmtResponseView) {
+func (c *conn) tmfResponse(v pdu.TaskMgmtResponseView) error {
 	t := c.task(v.ITT())
 	if t == nil || t.kind != taskTMF {
-		return
+		return nil
+	}
+	if !v.Response().Known() {
+		return c.protocolErr("task management response with the reserved code %02x", uint8(v.Response()))
 	}
 	s, m := c.s, t.tmf
 	s.tasks.remove(t)
@@ -174,6 +177,7 @@ func (c *conn) tmfResponse(v pdu.TaskMgmtResponseView) {
 		s.concludeAll(c, m, r)
 	}
 	s.tmfOver(m, r)
+	return nil
 }
 
 // tmfOver tells whoever asked for m how it ended. Its slot is free by now.
@@ -272,8 +276,8 @@ func (s *Session) schedule(t *task, at int64) {
 	s.rearm()
 }
 
-// tickTasks does what is due for single tasks: functions that were not answered
-// in time, and detached commands that were not answered at all.
+// tickTasks does what is due for single tasks: functions and texts that were not
+// answered in time, and detached commands that were not answered at all.
 func (s *Session) tickTasks(now int64) {
 	if s.taskDue == 0 || now < s.taskDue {
 		return
@@ -297,6 +301,8 @@ func (s *Session) tickTasks(now int64) {
 		case t.kind == taskTMF:
 			took := time.Duration(now - t.at).Round(time.Millisecond)
 			s.end(t, s.err(KindTimeout, "the target did not answer it for %v", took))
+		case t.kind == taskText:
+			s.Drop(s.err(KindTimeout, "no complete answer to a text request within %v", s.cfg.LoginTimeout))
 		case t.kind == taskSCSI && t.cmd == nil:
 			s.abortDetached(t, now)
 		}

@@ -56,8 +56,8 @@ func (w *world) build(c transcript.Cmd) []byte {
 		bhs = p.AppendTo(nil)
 	case "data-in":
 		p := pdu.DataIn{
-			Final: c.Has("F"), HasStatus: c.Has("S"), Underflow: c.Has("U"), Overflow: c.Has("O"), Status: uint8(arg("status", 0)),
-			ITT: itt, TTT: pdu.ReservedTag, StatSN: stat, ExpCmdSN: exp, MaxCmdSN: limit,
+			Final: c.Has("F"), HasStatus: c.Has("S"), Ack: c.Has("A"), Underflow: c.Has("U"), Overflow: c.Has("O"), Status: uint8(arg("status", 0)),
+			LUN: uint64(arg("lun", 0)) << 48, ITT: itt, TTT: arg("ttt", pdu.ReservedTag), StatSN: stat, ExpCmdSN: exp, MaxCmdSN: limit,
 			DataSN: arg("datasn", 0), BufferOffset: arg("offset", 0), ResidualCount: arg("resid", 0),
 		}
 		bhs = p.AppendTo(nil)
@@ -74,13 +74,13 @@ func (w *world) build(c transcript.Cmd) []byte {
 		}
 		bhs = p.AppendTo(nil)
 	case "nop-in":
-		p := pdu.NOPIn{ITT: itt, TTT: arg("ttt", pdu.ReservedTag), StatSN: stat, ExpCmdSN: exp, MaxCmdSN: limit}
+		p := pdu.NOPIn{LUN: uint64(arg("lun", 0)) << 48, ITT: itt, TTT: arg("ttt", pdu.ReservedTag), StatSN: stat, ExpCmdSN: exp, MaxCmdSN: limit}
 		bhs = p.AppendTo(nil)
 	case "text":
-		p := pdu.TextResponse{Final: c.Has("F"), Continue: c.Has("C"), ITT: itt, TTT: arg("ttt", pdu.ReservedTag), StatSN: stat, ExpCmdSN: exp, MaxCmdSN: limit}
+		p := pdu.TextResponse{Final: c.Has("F"), Continue: c.Has("C"), LUN: uint64(arg("lun", 0)) << 48, ITT: itt, TTT: arg("ttt", pdu.ReservedTag), StatSN: stat, ExpCmdSN: exp, MaxCmdSN: limit}
 		bhs = p.AppendTo(nil)
 	case "logout":
-		p := pdu.LogoutResponse{ITT: itt, StatSN: stat, ExpCmdSN: exp, MaxCmdSN: limit, Time2Wait: uint16(arg("t2w", 0))}
+		p := pdu.LogoutResponse{Response: pdu.LogoutResult(arg("response", 0)), ITT: itt, StatSN: stat, ExpCmdSN: exp, MaxCmdSN: limit, Time2Wait: uint16(arg("t2w", 0))}
 		bhs = p.AppendTo(nil)
 	case "tmf":
 		p := pdu.TaskMgmtResponse{Response: pdu.TMResponse(arg("response", 0)), ITT: itt, StatSN: stat, ExpCmdSN: exp, MaxCmdSN: limit}

@@ -238,6 +238,12 @@ func (w *world) configure(c transcript.Cmd) {
 	if v, ok := c.Args["cmds"]; ok {
 		cfg.CmdsMax = w.num(v)
 	}
+	if v, ok := c.Args["connections"]; ok {
+		cfg.Connections = w.num(v)
+	}
+	if v, ok := c.Args["level"]; ok {
+		cfg.ErrorRecoveryLevel = uint8(w.num(v))
+	}
 	if v, ok := c.Args["tpgt"]; ok {
 		cfg.TPGT = w.num(v)
 	}

@@ -284,3 +284,14 @@ func TestErrorText(t *testing.T) {
 	assert.Equal(t, "a", (&Error{Msg: "a"}).Error())
 	assert.Equal(t, "a; do b", (&Error{Msg: "a", Hint: "do b"}).Error())
 }
+
+// TestRedirectAfterSecurity: in the operational stage a redirect must be taken, too.
+func TestRedirectAfterSecurity(t *testing.T) {
+	m, _ := operational(t, testConfig())
+	r := pdu.LoginResponse{CSG: pdu.StageOperational, StatusClass: 1, StatusDetail: 1}
+	_, err := m.Step(r, kv("TargetAddress=192.0.2.7:3261,1"))
+	var e *Error
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, pdu.LoginMovedTemporarily, e.Status)
+	require.Equal(t, "192.0.2.7:3261", e.Redirect)
+}
