@@ -32,8 +32,9 @@ type DiscoverConfig struct {
 	// the target for Luns. Default: no authentication. A portal that refuses it in
 	// discovery is asked without, unless there is a MutualSecret.
 	CHAP CHAP
-	// LoginTimeout bounds connecting, logging in and asking, at each portal
-	// (node.conn[0].timeo.login_timeout). Default 10 s.
+	// LoginTimeout bounds connecting and logging in at each portal
+	// (node.conn[0].timeo.login_timeout), and with asking it is a quarter more.
+	// Default 10 s.
 	LoginTimeout time.Duration
 	// HeaderDigest, DataDigest ask for CRC32C over headers and over data
 	// (discovery.sendtargets.iscsi.HeaderDigest). Default no.
@@ -166,7 +167,8 @@ func (c DiscoverConfig) ask(ctx context.Context, l loop.Loop) <-chan finding {
 
 // askOne asks one portal.
 func (c DiscoverConfig) askOne(ctx context.Context, l loop.Loop, portal string) ([]session.TargetInfo, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.LoginTimeout)
+	// The session bounds the login itself, and says more when time runs out: it comes first.
+	ctx, cancel := context.WithTimeout(ctx, c.LoginTimeout+c.LoginTimeout/4)
 	defer cancel()
 	v, err := c.visit(ctx, l, "discovery", "", portal)
 	if refusesCHAP(err) && !c.CHAP.isZero() {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -90,7 +91,27 @@ func checkOptions(cmd *cli.Command, options []string) error {
 			if i++; i == len(options) {
 				return usagef("option %s needs a value; see `iscsimp %s --help`", options[i-1], cmd.Name)
 			}
+			if err := checkNumber(f, name, options[i]); err != nil {
+				return err
+			}
+		default:
+			if _, value, given := strings.Cut(options[i], "="); given {
+				if err := checkNumber(f, name, value); err != nil {
+					return err
+				}
+			}
 		}
+	}
+	return nil
+}
+
+// checkNumber refuses what is no number for an option that takes one.
+func checkNumber(f cli.Flag, name, value string) error {
+	if _, number := f.(*cli.IntFlag); !number {
+		return nil
+	}
+	if _, err := strconv.Atoi(value); err != nil {
+		return usagef("--%s %q: write a whole number, without a unit", name, value)
 	}
 	return nil
 }

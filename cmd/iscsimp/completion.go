@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -45,6 +46,19 @@ const listDevices = `iscsimp ls 2>/dev/null | awk 'NR > 1 { print $1 }'`
 
 // pathActions follow NAME PATH.
 const pathActions = "up down priority weight"
+
+// argumentWords are what the arguments of a command can be besides names of devices.
+func argumentWords(cmd *cli.Command) string {
+	switch cmd.Name {
+	case "completion":
+		return "bash zsh fish"
+	case "path":
+		return pathActions + " " + flagPolicy + " " + flagFailback
+	case "reserve":
+		return reserveWords
+	}
+	return ""
+}
 
 func commandNames(app *cli.App) []string {
 	var names []string
@@ -123,14 +137,10 @@ func bashCompletion(app *cli.App) string {
 	line(`	'') COMPREPLY=($(compgen -W "%s help --help --version" -- "$cur")) ;;`, strings.Join(commandNames(app), " "))
 	for _, cmd := range app.Commands {
 		words := strings.Join(optionWords(cmd), " ")
-		switch {
-		case cmd.Name == "completion":
-			words += " bash zsh fish"
-		case cmd.Name == "path":
-			words += " " + pathActions + " $(" + listDevices + ")"
-		case cmd.Name == "reserve":
-			words += " " + reserveWords + " $(" + listDevices + ")"
-		case takesDevices(cmd):
+		if more := argumentWords(cmd); more != "" {
+			words += " " + more
+		}
+		if takesDevices(cmd) {
 			words += " $(" + listDevices + ")"
 		}
 		line(`	%s) COMPREPLY=($(compgen -W "%s" -- "$cur")) ;;`, cmd.Name, strings.ReplaceAll(words, `"`, `\"`))
@@ -209,13 +219,14 @@ func zshOption(line func(string, ...any), o option) {
 }
 
 func zshArguments(cmd *cli.Command) string {
+	words := argumentWords(cmd)
 	switch {
-	case cmd.Name == "completion":
-		return "(bash zsh fish)"
+	case takesDevices(cmd) && words != "":
+		return "{ _iscsimp_devices; compadd -- " + words + " }"
 	case takesDevices(cmd):
 		return "_iscsimp_devices"
 	}
-	return "( )"
+	return "(" + cmp.Or(words, " ") + ")"
 }
 
 func fishCompletion(app *cli.App) string {
@@ -238,13 +249,8 @@ func fishCompletion(app *cli.App) string {
 				line("complete -c iscsimp %s %s %s%s -d %s", when, kind, n, fishValue(o), quote(o.usage))
 			}
 		}
-		switch {
-		case cmd.Name == "completion":
-			line("complete -c iscsimp %s -a 'bash zsh fish'", when)
-		case cmd.Name == "path":
-			line("complete -c iscsimp %s -a '%s'", when, pathActions)
-		case cmd.Name == "reserve":
-			line("complete -c iscsimp %s -a '%s'", when, reserveWords)
+		if words := argumentWords(cmd); words != "" {
+			line("complete -c iscsimp %s -a '%s'", when, words)
 		}
 		if takesDevices(cmd) {
 			line("complete -c iscsimp %s -a %s", when, quote("("+listDevices+")"))

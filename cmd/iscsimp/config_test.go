@@ -162,6 +162,28 @@ func TestPrecedence(t *testing.T) {
 	assert.Equal(t, []string{"h:3260"}, o.cfg.Portals, "the file is named in the environment")
 }
 
+// TestWhatTheEnvironmentDoesNotSay: what is to be done stands on the command line.
+func TestWhatTheEnvironmentDoesNotSay(t *testing.T) {
+	for _, name := range []string{"ALL", "FORCE", "LUN", "NAME", "KEY", "SAVE", "BACKGROUND"} {
+		t.Setenv(variablePrefix+name, "1")
+	}
+	r := runCLI(t, "logout", "--runtime-dir", shortDir(t))
+	assert.Contains(t, r.stderr, "one of the two")
+	o, err := understood(t, "-p", "h", someIQN)
+	require.NoError(t, err)
+	assert.Equal(t, "disk-0", o.name)
+	t.Setenv("ISCSIMP_SHARED", "perhaps")
+	_, err = understood(t, "-p", "h", someIQN)
+	require.ErrorContains(t, err, "ISCSIMP_SHARED in the environment: \"perhaps\" is neither yes nor no")
+	t.Setenv("ISCSIMP_SHARED", "no")
+	t.Setenv("ISCSIMP_CMDS_MAX", "many")
+	_, err = understood(t, "-p", "h", someIQN)
+	require.ErrorContains(t, err, "ISCSIMP_CMDS_MAX in the environment")
+	t.Setenv("ISCSIMP_CMDS_MAX", "0")
+	_, err = understood(t, "-p", "h", someIQN)
+	require.ErrorContains(t, err, "(--cmds-max is from ISCSIMP_CMDS_MAX in the environment)")
+}
+
 // TestSecretsOfOthers: a secret in the file goes with its user only.
 func TestSecretsOfOthers(t *testing.T) {
 	cleanState(t)

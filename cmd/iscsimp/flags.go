@@ -107,7 +107,8 @@ func addressOf(c *cli.Context) (a initiator.Address, portals []string, err error
 		return a, nil, usagef("%s needs one TARGET, not %d arguments; see `iscsimp %s --help`", c.Command.Name, c.NArg(), c.Command.Name)
 	}
 	arg := c.Args().First()
-	if known := settingsOf(c); known.target != "" && known.device == arg {
+	known := settingsOf(c)
+	if known.target != "" && known.device == arg {
 		a.Target = known.target
 		if len(portals) == 0 {
 			return a, nil, usagef("no portal given: say where device %s is with -p PORTAL, or with portals: in %s", arg, known.file)
@@ -116,6 +117,9 @@ func addressOf(c *cli.Context) (a initiator.Address, portals []string, err error
 	}
 	if !initiator.IsURL(arg) {
 		if err := initiator.CheckName(arg); err != nil {
+			if known.file != "" && checkDeviceName(arg) == nil {
+				return a, nil, usagef("%w; nor does %s say what device %s is", err, known.file, arg)
+			}
 			return a, nil, err
 		}
 		if len(portals) == 0 {

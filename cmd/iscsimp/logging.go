@@ -62,7 +62,7 @@ func openTrace(c *cli.Context) (*tracer, error) {
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return nil, usagef("--%s: %v", flagTrace, err)
+		return nil, usagef("--%s: %v; name a file in a folder that is there and may be written to", flagTrace, err)
 	}
 	return newTracer(f), nil
 }

@@ -151,6 +151,9 @@ func (r *runner) run(ready func(readyReport) error) error {
 	}
 	r.setDevice(dev)
 	server, err := r.serve(dev)
+	if size := dev.BlockSize(); size > 512 {
+		r.log.Info("the device has large blocks: NBD clients that do not ask must be told, such as nbd-client with -b", "block_size", size)
+	}
 	if err == nil {
 		var report readyReport
 		if report, err = r.readyReport(dev); err == nil {

@@ -308,7 +308,7 @@ func timeOf(c *cli.Context, flag string) (time.Duration, error) {
 func parseTime(flag, s string) (time.Duration, error) {
 	if seconds, err := strconv.ParseFloat(s, 64); err == nil {
 		if !(seconds >= 0 && seconds <= math.MaxInt64/1e9/2) { // also NaN
-			return 0, usagef("--%s %q is not a time that makes sense", flag, s)
+			return 0, usagef("--%s %q: write a number of seconds, or a time such as 500ms or 2m", flag, s)
 		}
 		return time.Duration(seconds * float64(time.Second)), nil
 	}

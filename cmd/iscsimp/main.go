@@ -49,9 +49,9 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Description: "PORTAL is host, host:port or [v6]:port; the default port is 3260.\n" +
 			"TARGET is an iqn., eui. or naa. name, or iscsi://host[:port]/TARGET/LUN.\n" +
 			"NAME is a device's short name, as `iscsimp ls` shows it.\n" +
-			"Options may stand before or after the arguments. Each can also be set in the\n" +
-			"environment, --log-level as ISCSIMP_LOG_LEVEL, and nearly all in the configuration\n" +
-			"file (--config), which `iscsimp man` describes.\n\n" +
+			"Options may stand before or after the arguments. Those of login, and those of every\n" +
+			"command, can also be set in the configuration file (--config), which `iscsimp man`\n" +
+			"describes, and in the environment: --log-level as ISCSIMP_LOG_LEVEL.\n\n" +
 			"Exit codes: " + exitCodeHelp(),
 		Version:              buildVersion(),
 		Writer:               stdout,

@@ -146,7 +146,7 @@ var badCommandLines = map[string]struct {
 	"first burst":           {badLogin("--first-burst-length", "511"), "from 512 to 16777215"},
 	"max burst":             {badLogin("--max-burst-length", "16777216"), "from 512 to 16777215"},
 	"data segment":          {badLogin("--max-recv-data-segment-length", "-1"), "from 512 to 16777215"},
-	"data segment as text":  {badLogin("--max-recv-data-segment-length", "8k"), "invalid value"},
+	"data segment as text":  {badLogin("--max-recv-data-segment-length", "8k"), "whole number"},
 	"bursts that disagree":  {badLogin("--first-burst-length", "8192", "--max-burst-length", "4096"), "lower the one"},
 	"R2Ts":                  {badLogin("--max-outstanding-r2t", "65536"), "from 1 to 65535"},
 	"transfer size":         {badLogin("--max-transfer", "65535"), "from 65536 to 4194304"},

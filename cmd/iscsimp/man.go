@@ -172,7 +172,7 @@ func (m *roff) configuration() {
 // surroundings lists what is there besides commands and options.
 func (m *roff) surroundings() {
 	m.section("ENVIRONMENT")
-	m.item(variablePrefix+"OPTION", "sets an option, whose name stands in capitals and with _ for -, as "+variable(flagLogLevel)+" for --"+flagLogLevel)
+	m.item(variablePrefix+"OPTION", "sets an option of login or of every command, whose name stands in capitals and with _ for -, as "+variable(flagLogLevel)+" for --"+flagLogLevel)
 	for _, name := range secretVariables {
 		m.item(name, "a secret, which login takes out of its environment when it starts")
 	}

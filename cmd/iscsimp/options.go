@@ -69,6 +69,8 @@ func valuesOf(option string) []string {
 		return []string{"any", "all"}
 	case flagFailback:
 		return []string{"immediate", "manual"}
+	case flagHedge, flagMarginal:
+		return []string{"on", "off"}
 	case flagImmediateData:
 		return []string{"yes", "no"}
 	case flagType:

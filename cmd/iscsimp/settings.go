@@ -24,11 +24,12 @@ func variable(flag string) string {
 	return variablePrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// notInEnvironment are options that an environment should not set. Those of reserve
-// say what is to be done to whom.
-var notInEnvironment = []string{
-	"help", "version", flagBackground,
-	flagKey, flagType, flagAbort, flagPerPath, flagVolatile, flagOtherHosts,
+// inEnvironment reports whether the environment may set an option: those that a
+// configuration file may, and a few that say how to talk. What is to be done, and
+// to what, stands on the command line alone.
+func inEnvironment(flag string) bool {
+	_, configurable := newConfigKeys().flags[flag]
+	return configurable || slices.Contains([]string{flagConfig, flagJSON, flagTrace, flagInterval}, flag)
 }
 
 const metadataSettings = "settings"
@@ -97,7 +98,7 @@ func (s *settings) applyEnvironment(c *cli.Context) error {
 	for _, f := range c.Command.Flags {
 		name := f.Names()[0]
 		value, found := os.LookupEnv(variable(name))
-		if !found || c.IsSet(name) || slices.Contains(notInEnvironment, name) {
+		if !found || c.IsSet(name) || !inEnvironment(name) {
 			continue
 		}
 		if _, is := f.(*cli.BoolFlag); is {
