@@ -272,6 +272,7 @@ func (p *path) SessionDown(_ *session.Session, err *session.Error, _ int64) {
 	}
 	p.detour.dials++
 	p.planDetour()
+	p.planPreempt()
 	p.dev.kick()
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/iscsimp/iscsimp/internal/block"
+	"github.com/iscsimp/iscsimp/internal/loop"
 	"github.com/iscsimp/iscsimp/scsi"
 )
 
@@ -91,8 +92,9 @@ type reserveState struct {
 	lost  error // ErrPreempted with detail: every request fails with it
 
 	// The reservation of this host, as far as known.
-	held   scsi.ReservationType // 0: none
-	holder *path                // nil: not known
+	held    scsi.ReservationType // 0: none
+	holder  *path                // nil: not known
+	noAbort bool                 // the target refused PREEMPT AND ABORT
 
 	op *reserveOp // under way
 }
@@ -113,6 +115,7 @@ type pathReserve struct {
 	// not register again before this time.
 	notBefore  int64
 	settledGen uint64
+	timer      loop.Timer // of planPreempt
 }
 
 // keyOf is the key of a path.

@@ -80,8 +80,12 @@ type reserveRig struct {
 
 // inReserveRig runs a test with host a, and with b if two is set.
 func inReserveRig(t *testing.T, portals int, quirks iscsitest.Quirks, two bool, test func(t *testing.T, r *reserveRig)) {
+	inReserveRigOf(t, iscsitest.Config{Portals: make([]iscsitest.Portal, portals), Quirks: quirks}, two, test)
+}
+
+// inReserveRigOf does so with a target of any kind.
+func inReserveRigOf(t *testing.T, cfg iscsitest.Config, two bool, test func(t *testing.T, r *reserveRig)) {
 	synctest.Test(t, func(t *testing.T) {
-		cfg := iscsitest.Config{Portals: make([]iscsitest.Portal, portals), Quirks: quirks}
 		for i := range cfg.Portals {
 			cfg.Portals[i].Addr = "-"
 		}
@@ -145,9 +149,8 @@ func (r *reserveRig) ioConflicts() func() int {
 		return e.Dir == iscsitest.FromTarget && e.BHS.Opcode() == pdu.OpSCSIResponse &&
 			scsi.Status(pdu.SCSIResponseView(e.BHS).Status()) == scsi.ReservationConflict
 	}
-	rule := r.tgt.Inject(iscsitest.And(iscsitest.Or(
-		iscsitest.OfCommand(scsi.OpRead10, scsi.OpRead16), iscsitest.OfCommand(scsi.OpWrite10, scsi.OpWrite16)),
-		iscsitest.Func("conflict", conflict)))
+	transfers := iscsitest.OfCommand(scsi.OpRead10, scsi.OpRead16, scsi.OpWrite10, scsi.OpWrite16)
+	rule := r.tgt.Inject(iscsitest.And(transfers, iscsitest.Func("conflict", conflict)))
 	return rule.Hits
 }
 

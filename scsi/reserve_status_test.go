@@ -110,12 +110,12 @@ func TestISCSITransportID(t *testing.T) {
 	assert.Equal(t, "iqn.2026-01.x:a", name)
 	assert.False(t, port)
 	for what, b := range map[string][]byte{
-		"fibre channel": {0, 0, 0, 0},
-		"no name":       {0x45, 0, 0, 4, 0, 0, 0, 0},
-		"not ended":     {0x05, 0, 0, 4, 'a', 'b', 'c', 'd'},
-		"no ISID":       {0x45, 0, 0, 4, 'a', 'b', 'c', 0},
-		"format 2":      {0x85, 0, 0, 4, 'a', 'b', 'c', 0},
-		"bad ISID":      append([]byte{0x45, 0, 0, 20}, "ab,i,0x80000000000g\x00"...),
+		"another transport": {0, 0, 0, 0},
+		"no name":           {0x45, 0, 0, 4, 0, 0, 0, 0},
+		"not ended":         {0x05, 0, 0, 4, 'a', 'b', 'c', 'd'},
+		"no ISID":           {0x45, 0, 0, 4, 'a', 'b', 'c', 0},
+		"format 2":          {0x85, 0, 0, 4, 'a', 'b', 'c', 0},
+		"bad ISID":          append([]byte{0x45, 0, 0, 20}, "ab,i,0x80000000000g\x00"...),
 	} {
 		_, _, _, err := ParseISCSITransportID(b)
 		assert.ErrorIs(t, err, ErrMalformed, what)

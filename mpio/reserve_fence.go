@@ -1,0 +1,110 @@
+package mpio
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/iscsimp/iscsimp/scsi"
+)
+
+// A path that is lost with writes inside can be fenced off by its key, if it has
+// one of its own (Registration.PerPath): PREEMPT AND ABORT over a living path ends
+// the commands that the target has, and what it has not read yet from the hung
+// connection meets a conflict, as long as the unit is reserved: so nothing of it can
+// land any more (settlePreempted). With a key that all paths share that would hit
+// the living ones.
+
+// preemptAfter is how long after the loss of a path its key is preempted, if its
+// writes are not settled by then: a login is gentler, and often quick.
+const preemptAfter = time.Second
+
+// wantsPreempt reports whether preempting the key of p would settle anything.
+func (p *path) wantsPreempt() bool {
+	d := p.dev
+	r := &d.rsv
+	return !p.logged && !p.closed && !d.closing && r.on && r.lost == nil && r.reg.PerPath && !r.noAbort && p.rsv.key != 0 &&
+		slices.ContainsFunc(d.ghosts, func(g *ghost) bool { return g.path == p && g.earlier == nil })
+}
+
+// planPreempt plans to look in a while.
+func (p *path) planPreempt() {
+	if !p.wantsPreempt() {
+		return
+	}
+	p.rsv.timer.Fn = p.tryPreempt
+	p.dev.loop.SetTimer(&p.rsv.timer, p.dev.loop.Now()+int64(preemptAfter))
+}
+
+func (p *path) tryPreempt() {
+	d := p.dev
+	if !p.wantsPreempt() {
+		return
+	}
+	if d.rsv.op != nil || len(d.reservePaths(nil)) == 0 {
+		p.planPreempt()
+		return
+	}
+	d.reserveOp("fencing path "+p.cfg.ID+" off", true, func(err error) {
+		switch {
+		case err == nil:
+		case refusesAction(err):
+			d.rsv.noAbort = true
+			d.cfg.Logger.Info("the target has no PREEMPT AND ABORT: writes lost with a path are settled in other ways", "err", err)
+		default:
+			d.cfg.Logger.Info("a lost path was not fenced off by its key", "path", p.cfg.ID, "err", err)
+		}
+	}, func(op *reserveOp) { op.fenceOff(p) })
+}
+
+// refusesAction reports whether the target does not know a service action.
+func refusesAction(err error) bool {
+	e, ok := errors.AsType[*scsi.CommandError](err)
+	return ok && e.Sense.Key == scsi.KeyIllegalRequest
+}
+
+// fenceOff preempts the key of p. Until it is done p, if it comes back, waits with
+// its registration.
+func (op *reserveOp) fenceOff(p *path) {
+	gen, key := p.gen, p.rsv.key
+	op.ownKeys = true
+	op.look(func(v reserveView) {
+		switch {
+		case p.logged: // its login settles more
+			op.finish(nil)
+			return
+		case !slices.Contains(v.keys, key) || !v.res.Held:
+			op.finish(fmt.Errorf("%w: its key is not registered, or the unit is not reserved", ErrReserveInvalid))
+			return
+		}
+		p.rsv.key = 0
+		op.do(reserveStep{
+			sa: scsi.SAPreemptAndAbort, typ: v.res.Type, action: key,
+			seen:  func(v reserveView) bool { return !slices.Contains(v.keys, key) },
+			blind: "the key is gone, but whether its commands were ended is not known",
+			then:  func(q *path) { op.fencedOff(p, q, gen, key) },
+		})
+	})
+}
+
+// fencedOff settles what p was lost with, if what has to hold for that does.
+func (op *reserveOp) fencedOff(p, q *path, gen, key uint64) {
+	d := op.d
+	op.look(func(v reserveView) {
+		if p == q || p.gen != gen || slices.Contains(v.keys, key) || !v.res.Held || !v.ours(&d.rsv) {
+			op.finish(fmt.Errorf("%w: things changed meanwhile", ErrReserveInvalid))
+			return
+		}
+		if d.rsv.holder == p {
+			d.rsv.holder = q
+		}
+		for _, g := range d.ghosts {
+			if g.path == p {
+				p.rsv.notBefore, p.rsv.settledGen = max(p.rsv.notBefore, g.deadline), gen
+			}
+		}
+		d.settlePreempted(p, gen)
+		op.finish(nil)
+	})
+}
