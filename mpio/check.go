@@ -40,6 +40,7 @@ type inspection struct {
 	provisioning    scsi.Provisioning
 	writeProtected  bool
 	dpofua          bool
+	cacheOff        bool             // the unit says that its write cache is off
 	tpgs            uint8            // see access
 	groups          *scsi.PortGroups // nil: not told
 	refusal         scsi.ASC         // with which the access state kept the check from going on, 0: not
@@ -147,6 +148,8 @@ var checkSteps = []checkStep{
 		parse: func(ins *inspection, b []byte) error {
 			m, err := scsi.ParseModeSense6(b)
 			ins.writeProtected, ins.dpofua = m.WriteProtected, m.DPOFUA
+			caching, told := m.Caching()
+			ins.cacheOff = told && !caching.WCE
 			return err
 		},
 	},
@@ -328,6 +331,7 @@ func (c *check) answered() {
 		c.found.refusal = sense.Code
 		c.next()
 	case remedy == scsi.RetryHere && c.cmd.Status == scsi.CheckCondition:
+		c.news(sense)
 		c.trouble(0, err)
 	case remedy == scsi.RetryHere, remedy == scsi.Wait:
 		if c.p.dev.loop.Now()-c.began >= int64(c.p.dev.cfg.WaitTimeout) {
@@ -344,6 +348,27 @@ func (c *check) answered() {
 	default:
 		c.fail(err)
 	}
+}
+
+// news handles a change that the target reports with a step. What was found
+// before it may not hold any more, unless it is the greeting to a new session.
+func (c *check) news(s scsi.Sense) {
+	p := c.p
+	greeting := !p.introduced && s.Code>>8 == scsi.ASCPowerOnOrReset>>8
+	if s.Key == scsi.KeyUnitAttention {
+		p.dev.attend(p, s.Code)
+	}
+	if isReservationNews(s) {
+		p.dev.audit(p)
+	}
+	if greeting || !raisesDoubt(s, scsi.RetryHere) {
+		return
+	}
+	if p.verified {
+		p.verified = false
+		p.refresh("the target reported: "+s.Code.String(), nil)
+	}
+	c.step, c.found, c.alloc = stepInquiry, inspection{}, checkSteps[stepInquiry].size
 }
 
 // parse reads the data of the current step.

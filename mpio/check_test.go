@@ -259,17 +259,6 @@ func TestDoubt(t *testing.T) {
 	}
 }
 
-func TestGrownUnitKeepsItsSize(t *testing.T) {
-	r := newRig(t, 1, nil).up()
-	size := r.d.Geometry().Size
-	r.unit.capacity.LastLBA *= 2
-	r.s[0].cut(msec)
-	r.l.run(sec)
-	assert.Equal(t, StateUp, r.state(0))
-	assert.Equal(t, size, r.d.Geometry().Size)
-	assert.Contains(t, r.event(CapacityChanged).Text, "keeps")
-}
-
 func TestVanishedLUN(t *testing.T) {
 	r := newRig(t, 2, nil).up()
 	r.only(0)

@@ -68,7 +68,10 @@ type Device struct {
 	closeErr                                         error
 	onClosed                                         []func(error)
 
-	rsv     reserveState
+	rsv   reserveState
+	cache cacheWatch
+	told  map[scsi.ASC]*sighting // changes that were told of
+
 	resetAt int64 // loop time of the last LUN reset that was complete
 	stat    deviceStats
 	lastErr error

@@ -109,6 +109,9 @@ func (p *path) resetDone(r session.TMFResult, why *session.Error) {
 	switch {
 	case r.Ended():
 		p.dev.resetAt = p.dev.loop.Now()
+		for _, q := range p.dev.paths {
+			q.expectReset = q.logged
+		}
 		p.dev.emit(Event{Kind: CommandAborted, Path: p.cfg.ID, State: p.state, Text: "the unit was reset, which ended every command to it"})
 		p.escalated()
 	case !p.logged || !p.esc.there(p):

@@ -37,6 +37,8 @@ const (
 	AccessChanged                           // the target changed the access state of a path's port group (ALUA)
 	PortGroupsSet                           // the target was asked to change access states; Err: it did not
 	AttentionSeen                           // the target reported a change of the unit (UNIT ATTENTION); told once, not for each path
+	CacheDoubted                            // it may be lost, and the target does not say so
+	ProtectionChanged                       // the unit was write protected, or is not any more
 	CacheLost                               // the unit's write cache may be lost with answered writes in it: the next flush fails
 	DeviceClosed                            // the device was closed
 )
@@ -52,6 +54,7 @@ var eventNames = [...]string{
 	ReservationChanged: "reservation-changed", ReservationLost: "reservation-lost",
 	AccessChanged: "access-changed", PortGroupsSet: "port-groups-set",
 	AttentionSeen: "attention-seen", CacheLost: "cache-lost",
+	CacheDoubted: "cache-doubted", ProtectionChanged: "protection-changed",
 }
 
 // String is the name used in logs and JSON.
@@ -79,7 +82,8 @@ type Event struct {
 // level is how loud an event is in the log.
 func (k EventKind) level() slog.Level {
 	switch k {
-	case PathDown, PathSuspected, PathMarginal, NoPath, FenceRaised, CommandTimedOut, AbortFailed, UnitReset, FeatureLost, CapacityChanged, PortGroupsSet:
+	case PathDown, PathSuspected, PathMarginal, NoPath, FenceRaised, CommandTimedOut, AbortFailed, UnitReset, FeatureLost, CapacityChanged, PortGroupsSet,
+		CacheDoubted, ProtectionChanged:
 		return slog.LevelWarn
 	case CacheLost, PathQuarantined, NoPathExpired, RequestFailed, ReservationLost:
 		return slog.LevelError

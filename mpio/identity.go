@@ -23,6 +23,7 @@ func (d *Device) identified(p *path, ins *inspection) {
 			p.check.fail(err)
 			return
 		}
+		d.learnSize(p, ins)
 		p.admit("identified as " + d.identity.String())
 		d.emit(Event{Kind: DeviceReady, Path: p.cfg.ID, State: p.state, Text: d.identity.String() + ": " + d.caps.String()})
 		return
@@ -32,9 +33,12 @@ func (d *Device) identified(p *path, ins *inspection) {
 			p.leaveDetour("nothing was learned")
 			return
 		}
-		p.quarantine(err)
+		if !d.shrank(p, ins) {
+			p.quarantine(err)
+		}
 		return
 	}
+	d.learnSize(p, ins)
 	if n := transferBlocks(&d.cfg, &ins.limits, d.geo.blockSize); n < d.geo.maxBlocks {
 		d.geo.maxBlocks = n
 		d.publish()
@@ -96,8 +100,11 @@ func (p *path) join(why string) {
 		return
 	}
 	p.verified, p.failedCheck, p.quarantined = true, false, false
+	p.introduced, p.met = true, true
 	p.judgeReturn()
 	p.refresh(why, nil)
+	p.dev.considerGrowth(p)
+	p.dev.considerProtection()
 	p.dev.pokeReserve()
 	p.dev.kick()
 }
@@ -106,19 +113,8 @@ func (p *path) join(why string) {
 func (d *Device) samePath(p *path, ins *inspection) error {
 	id := ins.identity
 	match, why := scsi.SameUnit(d.identity, id)
-	if match == scsi.Different && id.Capacity.BlockSize == d.identity.Capacity.BlockSize &&
-		id.Capacity.LastLBA > d.identity.Capacity.LastLBA {
-		// A unit that grew is still safe within the size the device has. That it
-		// is the same one has to be beyond doubt then.
-		grown := id
-		grown.Capacity = d.identity.Capacity
-		if m, _ := scsi.SameUnit(d.identity, grown); m == scsi.Same {
-			d.emit(Event{
-				Kind: CapacityChanged, Path: p.cfg.ID, State: p.state,
-				Text: fmt.Sprintf("the unit now has %v, the device keeps %v until it is opened again", id.Capacity, d.identity.Capacity),
-			})
-			return nil
-		}
+	if match == scsi.Different && id.Capacity.LastLBA > d.identity.Capacity.LastLBA && d.otherwiseSame(p, id) {
+		return nil // safe within the size the device has; see considerGrowth
 	}
 	switch {
 	case match == scsi.Same:

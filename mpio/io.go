@@ -72,7 +72,8 @@ type io struct {
 	hedged bool // a second copy was made
 	denied bool // ... or would have been, had the budget allowed it
 
-	refusals uint8 // answers that refused it for the access state of its path
+	mark     uint64 // kindSync: the changes answered before it was sent
+	refusals uint8  // answers that refused it for the access state of its path
 }
 
 // ioList is an intrusive doubly linked list.
@@ -181,6 +182,7 @@ func (o *io) build(d *Device) {
 		c.Data = d.zeros[:n*uint64(d.geo.blockSize)]
 	case kindSync:
 		c.CDB, c.Dir, c.Data = d.syncCDB(), session.DirNone, nil
+		o.mark = d.cache.answered
 	case kindUnmap:
 		o.buildUnmap()
 	case kindSame:

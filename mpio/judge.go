@@ -52,7 +52,7 @@ func (d *Device) succeed(o *io) {
 			return
 		}
 	}
-	d.finish(o, nil)
+	d.finish(o, d.settleCache(o))
 }
 
 // judge decides what becomes of a command that did not plainly succeed.
@@ -82,6 +82,10 @@ func (d *Device) judge(o *io, p *path, now int64) {
 	}
 	if d.noteSense(p, sense, remedy) {
 		d.reroute(o, p, now, answer)
+		return
+	}
+	if sense.Key == scsi.KeyIllegalRequest && sense.Code == scsi.ASCLBAOutOfRange && !d.pastEnd(o) {
+		d.elsewhere(o, p, answer) // this path may not know yet that the unit grew
 		return
 	}
 	if d.refusesForm(o, sense) && d.fallBack(o) {
@@ -236,6 +240,9 @@ func (d *Device) elsewhere(o *io, p *path, err error) {
 func (d *Device) giveUp(o *io, p *path, cause error) {
 	p.stat.errors++
 	as := block.ErrIO
+	if d.pastEnd(o) {
+		as = block.ErrRange // the unit shrank under it
+	}
 	if e, ok := errors.AsType[*scsi.CommandError](cause); ok && e.Sense.Key == scsi.KeyDataProtect {
 		switch {
 		case e.Sense.Code == scsi.ASCSpaceAllocationFailed:

@@ -3,6 +3,7 @@ package mpio
 import (
 	"fmt"
 
+	"github.com/iscsimp/iscsimp/scsi"
 	"github.com/iscsimp/iscsimp/session"
 )
 
@@ -61,6 +62,11 @@ type path struct {
 	offline     bool
 	quarantined bool
 	partial     bool // checked as far as its access state allows: see alua.go
+	introduced  bool // the unit was checked since the last login
+	met         bool // ... since the device was made
+	resized     bool // the target said by 2A/09, after that, that the unit was resized
+	expectReset bool // the device had the unit reset, which will be reported
+	protected   bool // the unit is write protected here
 	failedCheck bool // the last check failed; it will be repeated
 	everLogged  bool // a login was tried to its end
 	closed      bool
@@ -91,6 +97,9 @@ type path struct {
 	raised   int     // ghosts since the last SessionDown
 
 	mutedRetries, mutedFailures muted
+
+	size    scsi.Capacity // what the last check that passed showed
+	smaller scsi.Capacity // less than the device has, by the target's word; see resize.go
 
 	check  check
 	detour detour
@@ -197,6 +206,7 @@ func (p *path) SessionUp(_ *session.Session, up session.Up) {
 	d := p.dev
 	p.gen++
 	p.logged, p.everLogged, p.silent, p.verified, p.failedCheck, p.partial = true, true, false, false, false, false
+	p.introduced, p.resized, p.expectReset, p.smaller = false, false, false, scsi.Capacity{}
 	p.access.forget()
 	p.ramp, p.limit, p.esc, p.hedge = rampStart, 0, escalation{}, pathHedge{away: p.hedge.away}
 	p.stat.logins++
@@ -241,6 +251,7 @@ func (p *path) linkLost(err *session.Error) {
 		return
 	}
 	p.logged, p.verified, p.silent = false, false, false
+	p.dev.noteCut()
 	p.stopCheck()
 	p.fault()
 	p.stat.losses++

@@ -19,7 +19,8 @@ type request struct {
 	fuaBit    bool // ios carry the FUA bit
 	syncAfter bool // SYNCHRONIZE CACHE once the data is written
 	noUnmap   bool
-	err       error // the first
+	losses    uint32 // cacheWatch.losses when it came
+	err       error  // the first
 }
 
 // Submit starts r. See block.Device. Only on the loop.
@@ -87,7 +88,7 @@ func (d *Device) newRequest(r *block.Request) *request {
 	} else {
 		d.freeReq = q.next
 	}
-	*q = request{req: r, noUnmap: r.NoUnmap}
+	*q = request{req: r, noUnmap: r.NoUnmap, losses: d.cache.losses}
 	if r.Op != block.OpFlush {
 		q.pos = r.Offset >> d.geo.shift
 		q.end = q.pos + r.Length>>d.geo.shift

@@ -5,6 +5,7 @@ import (
 	"context"
 	"net"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,6 +27,8 @@ type wire struct {
 	l   loop.Loop
 	d   *mpio.Device
 	tgt *iscsitest.Target
+	// impostor is what answers at the address of portal 1 instead, if it is set.
+	impostor atomic.Pointer[iscsitest.Target]
 }
 
 // newWire makes a device with a path to each of n portals and waits until all are up.
@@ -67,6 +70,9 @@ func startHost(t *testing.T, tgt *iscsitest.Target, host string, change func(*mp
 		drv := session.NewDriver(w.l, func(_ context.Context, _, address string) (net.Conn, error) {
 			portal, err := strconv.Atoi(address)
 			require.NoError(t, err)
+			if other := w.impostor.Load(); other != nil && portal == 1 {
+				return other.Dial(0)
+			}
 			return tgt.Dial(portal)
 		})
 		s, err := session.New(session.Config{

@@ -45,6 +45,7 @@ const (
 	ASCPowerOn                  ASC = 0x2901
 	ASCBusReset                 ASC = 0x2902
 	ASCDeviceReset              ASC = 0x2903
+	ASCDeviceInternalReset      ASC = 0x2904
 	ASCNexusLoss                ASC = 0x2907
 	ASCParametersChanged        ASC = 0x2a00
 	ASCModeParametersChanged    ASC = 0x2a01

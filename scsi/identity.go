@@ -167,7 +167,8 @@ func (m Match) String() string {
 // SameUnit judges whether a and b, seen over two paths or at two times, are one
 // logical unit, and says why in words. It is symmetric.
 //
-//   - Different: device type, size, or a designator that should agree, does not.
+//   - Different: device type, size, or a designator that should agree, does not;
+//     or of two lists of designators only one has a strong one.
 //   - Same: a strong designator agrees, no strong one contradicts, the size agrees,
 //     and neither serial number nor product contradicts.
 //   - Unproven: anything else. The caller needs a second proof, such as the
@@ -206,6 +207,9 @@ func weakMatch(a, b Identity, ua, ub []Designator, doubt string) (Match, string)
 	switch {
 	case weak.conflict != "":
 		return Different, weak.conflict
+	case len(ua) > 0 && len(ub) > 0 && (a.Strength() == Strong) != (b.Strength() == Strong):
+		// A unit shows the same designators on every path (SPC-4).
+		return Different, "only one has a globally unique designator"
 	case weak.agreed != "":
 		return Unproven, "only " + weak.agreed + " agrees, which is not unique by rule"
 	case a.Serial != "" && a.Serial == b.Serial:

@@ -79,6 +79,7 @@ func TestSameUnit(t *testing.T) {
 		{"zero identities", Identity{}, Identity{}, Unproven, "no designator in common"},
 		{"strong of two kinds", unit(nil, naaA), unit(noSerial, euiA), Unproven, "of different kinds"},
 		{"NAA of two formats", unit(noSerial, naaA), unit(noSerial, naa5A), Unproven, "of different kinds"},
+		{"strong and weak", unit(nil, naaA, t10A), unit(nil, t10A), Different, "only one has a globally unique designator"},
 		{"strong and none", unit(nil, naaA), unit(noSerial), Unproven, "no designator in common"},
 		{"strong of the port does not count", unit(noSerial, withPort(naaA)), unit(noSerial, withPort(naaA)), Unproven, "no designator"},
 		{"vendor specific ones prove nothing", unit(noSerial, vendA), unit(noSerial, vendB), Unproven, "no designator"},

@@ -1,0 +1,137 @@
+package mpio
+
+import (
+	"fmt"
+
+	"github.com/iscsimp/iscsimp/internal/block"
+	"github.com/iscsimp/iscsimp/scsi"
+)
+
+// cacheWatch guards the promise of a flush: that every write answered before it
+// is durable. A unit with a volatile write cache answers writes it only has in
+// memory. If it loses that memory (power, an internal reset), the next flush would
+// succeed, for nothing is left to write, and nobody would learn of the loss. So
+// once the unit reports such an event while answered writes were not flushed, the
+// next flush fails, once: what uses the device then knows that its state on the
+// medium is not what it believes, as after any other failed flush.
+//
+// What counts as such a report, and what does not, is in docs/recovery.md.
+type cacheWatch struct {
+	off      bool   // the unit says that its write cache is off
+	answered uint64 // changes of the medium answered to the caller that no FUA made durable
+	durable  uint64 // how many of them a flush has covered
+	lost     error  // what the next flush fails with, nil: nothing was lost
+	losses   uint32 // reports of a loss so far
+	seen     sighting
+	cut      bool // every session was lost while changes were not flushed
+}
+
+// dirty is how many answered changes may be in a volatile cache only.
+func (d *Device) dirty() uint64 {
+	w := &d.cache
+	if w.off || d.caps.noSync {
+		return 0
+	}
+	return w.answered - w.durable
+}
+
+// settleCache keeps book of o, which succeeded at the target. The error is what
+// o fails with all the same.
+func (d *Device) settleCache(o *io) error {
+	w := &d.cache
+	if o.kind.changes() {
+		if !o.fua {
+			w.answered++
+		}
+		return nil
+	}
+	if o.kind != kindSync {
+		return nil
+	}
+	w.durable = max(w.durable, o.mark)
+	if w.durable == w.answered {
+		w.cut = false
+	}
+	if o.req.req.Op != block.OpFlush {
+		// The flush after a write that wanted FUA: its own data is in question only
+		// if the loss came after that was written.
+		if o.req.losses != w.losses {
+			return w.lossError(scsi.ASCNone)
+		}
+		return nil
+	}
+	err := w.lost
+	w.lost = nil
+	return err
+}
+
+func (w *cacheWatch) lossError(code scsi.ASC) error {
+	if w.lost != nil {
+		return w.lost
+	}
+	return fmt.Errorf("%w: the unit's write cache was lost with the data in it (%v)", block.ErrIO, code)
+}
+
+// loseCache notes that what the cache held is gone.
+func (d *Device) loseCache(p *path, why string) {
+	w := &d.cache
+	n := d.dirty()
+	if n == 0 {
+		return
+	}
+	w.lost = fmt.Errorf("%w: %s, with %d writes answered since the last flush: they may be lost; check the file system", block.ErrIO, why, n)
+	w.losses++
+	w.durable = w.answered // those are given up; what comes now counts anew
+	w.cut = false
+	d.emit(Event{Kind: CacheLost, Path: p.cfg.ID, State: p.state, Count: int(min(n, 1<<30)), Err: w.lost, Text: "answered writes may be lost: the next flush fails"})
+}
+
+// resetSeen judges a UNIT ATTENTION 29/xx on p.
+func (d *Device) resetSeen(p *path, code scsi.ASC) {
+	w := &d.cache
+	expected := p.expectReset
+	p.expectReset = false
+	switch code {
+	case scsi.ASCPowerOn, scsi.ASCDeviceInternalReset:
+		// Of a nexus that was never used before it may be about the distant past.
+		if !p.met {
+			return
+		}
+	case scsi.ASCPowerOnOrReset:
+		switch {
+		case expected: // this device asked for it
+			return
+		case !p.introduced:
+			// Most targets greet every new session with it.
+			d.mayHaveRestarted(p)
+			return
+		}
+	default:
+		return // a reset of unit, port or nexus does not switch the power off
+	}
+	if !w.seen.fresh(p, d.loop.Now()) {
+		return
+	}
+	d.loseCache(p, fmt.Sprintf("the target reported %v", code))
+}
+
+// mayHaveRestarted says so where nothing speaks against it.
+func (d *Device) mayHaveRestarted(p *path) {
+	if n := d.dirty(); n > 0 && d.cache.cut {
+		d.cache.cut = false
+		d.emit(Event{
+			Kind: CacheDoubted, Path: p.cfg.ID, State: p.state, Count: int(min(n, 1<<30)),
+			Text: fmt.Sprintf("every session was lost with %d writes answered since the last flush, and the target does not say whether it lost power meanwhile; if it did, check the file system", n),
+		})
+	}
+}
+
+// noteCut notes that a session was lost.
+func (d *Device) noteCut() {
+	for _, p := range d.paths {
+		if p.logged {
+			return
+		}
+	}
+	d.cache.cut = d.dirty() > 0
+}
