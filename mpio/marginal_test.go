@@ -41,7 +41,7 @@ func (r *rig) is(i int, s State) func() bool { return func() bool { return r.sta
 
 func TestFlappingPathIsMarginalAndComesBack(t *testing.T) {
 	r := newCareful(t, 2, nil)
-	newLoad(r, 8, 8, 4)
+	newLoad(r, 4, 8, 4)
 	r.s[0].cut(100 * msec)
 	r.l.run(10 * sec)
 	require.Equal(t, StateUp, r.state(0), "once is nothing")
@@ -118,9 +118,9 @@ func TestWhatBefallsAllIsNoFault(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newCareful(t, 3, nil)
-			newLoad(r, 8, 8, 4)
+			newLoad(r, 4, 8, 4)
 			r.l.run(sec)
-			for range 20 {
+			for range 8 {
 				befall(r)
 			}
 			assert.Empty(t, r.kinds(PathMarginal), r.d.paths[0].reason)
@@ -130,7 +130,7 @@ func TestWhatBefallsAllIsNoFault(t *testing.T) {
 
 func TestErringPathIsMarginal(t *testing.T) {
 	r := newCareful(t, 3, nil)
-	l := newLoad(r, 8, 8, 4)
+	l := newLoad(r, 4, 8, 4)
 	r.l.run(2 * sec)
 	broken := true
 	r.s[1].intercept = func(cdb scsi.CDB) (answer, bool) {
@@ -162,7 +162,7 @@ func TestProbationTriesLargeReads(t *testing.T) {
 // slowRig has one path that takes 40 ms where the others take 2 ms.
 func slowRig(t *testing.T, n int, policy string) (*rig, *load) {
 	r := newCareful(t, n, func(c *Config) { c.Policy = policy })
-	l := newLoad(r, 8, 8, 4)
+	l := newLoad(r, 4, 8, 4)
 	r.l.run(2 * sec)
 	r.s[0].delay = jitter(r, 40*msec)
 	return r, l
@@ -209,14 +209,14 @@ func TestSlowerPathsThatCarryTheirPartStay(t *testing.T) {
 					for _, off := range []bool{true, false} {
 						r := newCareful(t, 2, func(c *Config) { c.Policy, c.Marginal.Off = policy, off })
 						for i, s := range r.s {
-							s.serial, s.delay = true, jitter(r, 500*usec)
+							s.serial, s.delay = true, jitter(r, msec)
 							if i == 0 {
-								s.delay = jitter(r, 500*usec*ratio)
+								s.delay = jitter(r, msec*ratio)
 							}
 						}
 						newLoad(r, depth, 8, 4)
 						r.l.run(sec)
-						done[off] = r.throughput(15 * sec)
+						done[off] = r.throughput(12 * sec)
 					}
 					assert.GreaterOrEqual(t, done[false], 0.97*done[true])
 				})
@@ -229,7 +229,7 @@ func TestSlowerPathsThatCarryTheirPartStay(t *testing.T) {
 func stallRig(t *testing.T, n int, serial bool, depth int) *rig {
 	r := newCareful(t, n, nil)
 	for _, s := range r.s {
-		s.serial, s.delay = serial, jitter(r, msec)
+		s.serial, s.delay = serial, jitter(r, 2*msec)
 	}
 	newLoad(r, depth, 8, 4)
 	var stall func()
@@ -283,7 +283,7 @@ func TestLastPathIsNeverMarginal(t *testing.T) {
 	r.s[0].intercept = func(cdb scsi.CDB) (answer, bool) {
 		return sense(scsi.KeyHardwareError, scsi.ASCInternalTargetFailure), cdb.Opcode() == scsi.OpRead10 && r.d.rnd.below(3) == 0
 	}
-	newLoad(r, 8, 8, 4)
+	newLoad(r, 4, 8, 4)
 	for range 5 {
 		r.l.run(5 * sec)
 		r.s[0].cut(100 * msec)
@@ -294,7 +294,7 @@ func TestLastPathIsNeverMarginal(t *testing.T) {
 
 	// A marginal path takes over when the others are gone.
 	r = newCareful(t, 2, nil)
-	newLoad(r, 8, 8, 0)
+	newLoad(r, 4, 8, 0)
 	r.d.paths[0].demote(r.l.now, "for the test", false)
 	require.Equal(t, StateMarginal, r.state(0))
 	r.s[1].cut(100 * sec)
@@ -314,7 +314,7 @@ func TestOneBadPathDoesNotMakeTheSetFlap(t *testing.T) {
 		for _, s := range r.s {
 			s.delay = func() int64 { return 2*msec + g.Int64N(4*msec) }
 		}
-		l := newLoad(r, 1+g.IntN(8), 8, 4)
+		l := newLoad(r, 1+g.IntN(4), 8, 4)
 		r.l.run(2 * sec)
 		kind := g.IntN(4)
 		bad := r.s[0]
@@ -339,7 +339,7 @@ func TestOneBadPathDoesNotMakeTheSetFlap(t *testing.T) {
 		}
 		trouble()
 		start := len(r.events)
-		for range 400 {
+		for range 300 {
 			r.l.run(sec)
 			require.NotEmpty(t, r.d.active, "MPIO_SEED=%d", seed)
 		}
