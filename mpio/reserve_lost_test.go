@@ -2,6 +2,7 @@ package mpio_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -161,6 +162,26 @@ func TestPreemptAndAbortAnswerLost(t *testing.T) {
 		require.ErrorIs(t, err, mpio.ErrOutcomeUnknown)
 		assert.ErrorContains(t, err, mpio.KeyText(keyB)+" is gone")
 		assert.Equal(t, times(keyA, 2), r.keys())
+	})
+}
+
+// TestFencedOffInTheMiddleOfARegistration: a path comes back, sees its host's key and is
+// about to register when another host preempts it. It must take that back.
+func TestFencedOffInTheMiddleOfARegistration(t *testing.T) {
+	inReserveRig(t, 2, iscsitest.Quirks{}, true, func(t *testing.T, r *reserveRig) {
+		require.NoError(t, r.a.register(mpio.Registration{Key: keyA}))
+		require.NoError(t, r.b.register(mpio.Registration{Key: keyB}))
+		hold := iscsitest.NewHold(iscsitest.HoldStrict)
+		r.tgt.Inject(reserveOuts(iscsitest.FromInitiator, scsi.SARegisterAndIgnore), iscsitest.Hang(hold))
+		r.r.Forget(slices.Index(r.owners(), 1)) // a's come first
+		r.tgt.CutConnections(iscsitest.ByPortal(1))
+		require.NoError(t, hold.WaitHeld(t.Context(), 1))
+		require.NoError(t, r.b.preempt(mpio.Preemption{Key: keyA}))
+		hold.Release()
+		r.a.until(func(mpio.Snapshot) bool { return r.count("a", mpio.ReservationLost) == 1 })
+		r.a.allUp()
+		assert.Equal(t, times(keyB, 2), r.keys())
+		require.ErrorIs(t, r.a.write(), mpio.ErrPreempted)
 	})
 }
 
