@@ -81,7 +81,8 @@ func (r *rig) startTarget(paths int) {
 	for i := range portals {
 		portals[i].Addr = "-"
 	}
-	lun := iscsitest.LUN{Size: 1 << 20, PowerOnUA: r.rnd.IntN(2) == 0}
+	// Without a write cache a power-on loses nothing, so that no flush has to fail.
+	lun := iscsitest.LUN{Size: 1 << 20, PowerOnUA: r.rnd.IntN(2) == 0, NoWriteCache: true}
 	if r.alua = r.rnd.IntN(3) == 0; r.alua {
 		groups := []iscsitest.PortGroup{{ID: 1}, {ID: 2, State: scsi.AccessNonOptimized}}
 		for i := range portals {
