@@ -180,9 +180,13 @@ func fencedFact(d deviceStatus) []string {
 	if more := d.FencedTotal - len(d.Fenced); more > 0 {
 		lines = append(lines, fmt.Sprintf("%d more writes are fenced.", more))
 	}
+	if n := d.Fences; n.Raised > 0 {
+		lines = append(lines, fmt.Sprintf("Since the start %s of unknown outcome, %d are settled, and %s to wait for one.",
+			plural(n.Raised, "write was", "writes were"), n.Settled, plural(n.Waits, "newer write had", "newer writes had")))
+	}
 	if d.Fences.TimedOut > 0 {
-		lines = append(lines, fmt.Sprintf("Of %d writes of unknown outcome since the start, %d were given up by --%s, not by proof: had the target held one back for longer it could have replaced newer data.",
-			d.Fences.Raised, d.Fences.TimedOut, flagFenceTimeout))
+		lines = append(lines, fmt.Sprintf("%s settled by --%s alone, not by proof: had the target held one back for longer it could have replaced newer data.",
+			plural(d.Fences.TimedOut, "of them was", "of them were"), flagFenceTimeout))
 	}
 	return lines
 }

@@ -24,11 +24,14 @@ func explainSamples() []deviceStatus {
 	}
 	old := trouble.Paths[0]
 	old.ID, old.Cost = "3", pathCost{TotalSeconds: 0.5, LatencySeconds: 250e-6, WriteSeconds: 400e-6, OldestSeconds: 0.25, InFlight: 1, Ramp: 5, Known: true}
+	peak := old
+	peak.Cost = pathCost{TotalSeconds: 0.096, LatencySeconds: 0.048, InFlight: 1, Known: true}
+	peak.ID = "7"
 	fresh := old
 	fresh.ID, fresh.Cost = "4", pathCost{}
 	spare := old
 	spare.ID, spare.Active, spare.Priority = "5", false, 2
-	trouble.Paths = append(trouble.Paths, old, fresh, spare, battered())
+	trouble.Paths = append(trouble.Paths, old, peak, fresh, spare, battered())
 	trouble.Fences = fenceCounts{Raised: 5, Settled: 4, TimedOut: 1, Waits: 7}
 	trouble.Limits = deviceLimits{CommandSeconds: 30, LUNReset: true, FenceSeconds: 60, NoPathSeconds: 120}
 

@@ -18,7 +18,7 @@ func explainPath(d deviceStatus, p pathStatus, best string) string {
 		s += fmt.Sprintf(" Weight %d.", p.Weight)
 	case d.Policy != "latency":
 	case c.Known:
-		s += explainCost(c)
+		s += explainCost(p)
 	default:
 		s += " Nothing was measured yet: it is taken to be as fast as the fastest."
 	}
@@ -38,12 +38,20 @@ func explainIdle(d deviceStatus, p pathStatus, best string) string {
 	return fmt.Sprintf("carries nothing: it is %s with priority %d for %s, and %s comes first.", p.State, p.Priority, formatAge(p.SinceSeconds), best)
 }
 
+// peakFactor is how far above the 99th percentile the latency that the policy
+// counts with must be to be called a peak.
+const peakFactor = 2
+
 // explainCost takes the cost of a read of 4 KiB apart.
-func explainCost(c pathCost) string {
+func explainCost(p pathStatus) string {
+	c := p.Cost
 	each := max(c.LatencySeconds, c.OldestSeconds)
 	s := fmt.Sprintf(" A read of 4 KiB would take %s: %s", formatLatency(c.TotalSeconds), formatLatency(each))
-	if c.OldestSeconds > c.LatencySeconds {
+	switch {
+	case c.OldestSeconds > c.LatencySeconds:
 		s += " (the age of the oldest command)"
+	case p.P99Seconds > 0 && each > peakFactor*p.P99Seconds:
+		s += " (a peak of the last seconds, which counts in full and fades; half of all commands take " + formatLatency(p.P50Seconds) + " now)"
 	}
 	s += fmt.Sprintf(" for each of %d", 1+c.InFlight)
 	if bytes := c.TotalSeconds - each*float64(1+c.InFlight); bytes > each/1000 && c.BytesPerSecond > 0 {

@@ -161,7 +161,7 @@ func topOnScreen(c *cli.Context, v *topView, screen *terminal) error {
 			if screen.signal(s) {
 				return nil
 			}
-		case <-c.Context.Done():
+		case <-c.Done():
 			return nil
 		}
 	}
