@@ -116,6 +116,7 @@ type pathReserve struct {
 	notBefore  int64
 	settledGen uint64
 	timer      loop.Timer // of planPreempt
+	tried      int64      // loop time when that was begun last: once for each loss
 }
 
 // keyOf is the key of a path.

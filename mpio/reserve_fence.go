@@ -28,13 +28,16 @@ func (p *path) wantsPreempt() bool {
 		slices.ContainsFunc(d.ghosts, func(g *ghost) bool { return g.path == p && g.earlier == nil })
 }
 
-// planPreempt plans to look in a while.
-func (p *path) planPreempt() {
-	if !p.wantsPreempt() {
+// planPreempt plans it for when the path is lost so long. It is called at the loss
+// and at each login that fails.
+func (p *path) planPreempt() { p.planPreemptAt(p.detour.since + int64(preemptAfter)) }
+
+func (p *path) planPreemptAt(at int64) {
+	if !p.wantsPreempt() || at <= p.rsv.tried {
 		return
 	}
 	p.rsv.timer.Fn = p.tryPreempt
-	p.dev.loop.SetTimer(&p.rsv.timer, p.dev.loop.Now()+int64(preemptAfter))
+	p.dev.loop.SetTimer(&p.rsv.timer, max(at, p.dev.loop.Now()))
 }
 
 func (p *path) tryPreempt() {
@@ -43,9 +46,10 @@ func (p *path) tryPreempt() {
 		return
 	}
 	if d.rsv.op != nil || len(d.reservePaths(nil)) == 0 {
-		p.planPreempt()
+		p.planPreemptAt(d.loop.Now() + int64(preemptAfter))
 		return
 	}
+	p.rsv.tried = d.loop.Now()
 	d.reserveOp("fencing path "+p.cfg.ID+" off", true, func(err error) {
 		switch {
 		case err == nil:
