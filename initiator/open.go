@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/iscsimp/iscsimp/mpio"
+	"github.com/iscsimp/iscsimp/scsi"
 	"github.com/iscsimp/iscsimp/session"
 )
 
@@ -240,6 +241,13 @@ func (w *pathWatch) SessionDown(s *session.Session, err *session.Error, retryAt 
 func (w *pathWatch) CommandLate(s *session.Session, took int64, bytes int) {
 	if o, ok := w.Observer.(session.LateObserver); ok {
 		o.CommandLate(s, took, bytes)
+	}
+}
+
+// LateSense implements session.LateSenseObserver in the same way.
+func (w *pathWatch) LateSense(s *session.Session, status scsi.Status, sense []byte) {
+	if o, ok := w.Observer.(session.LateSenseObserver); ok {
+		o.LateSense(s, status, sense)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/iscsimp/iscsimp/scsi"
+	"github.com/iscsimp/iscsimp/session"
 )
 
 // noteSense reacts to what sense data says about more than the command that
@@ -27,6 +28,15 @@ func (d *Device) noteSense(p *path, s scsi.Sense, r scsi.Remedy) (refused bool) 
 		p.doubt(s.Code.String())
 	}
 	return false
+}
+
+// LateSense implements session.LateSenseObserver: news that came with a command
+// which was taken back because its path was silent.
+func (p *path) LateSense(_ *session.Session, status scsi.Status, data []byte) {
+	if s, ok := scsi.ParseSense(data); ok && status == scsi.CheckCondition && p.logged {
+		p.dev.noteSense(p, s, scsi.Classify(status, s))
+		p.dev.kick()
+	}
 }
 
 // attend handles a UNIT ATTENTION. Each I_T nexus, that is each session, gets its

@@ -1,5 +1,7 @@
 package session
 
+import "github.com/iscsimp/iscsimp/scsi"
+
 // LateObserver is what an Observer may implement besides: it is told of answers
 // that nobody waits for any more, since only they tell how slow a session is
 // whose commands were taken away from it.
@@ -8,6 +10,22 @@ type LateObserver interface {
 	// many ns after Submit. bytes is the length of a read, 0 for commands of any
 	// other kind. On the loop; it may call any method of the session.
 	CommandLate(s *Session, took int64, bytes int)
+}
+
+// LateSenseObserver is what an Observer may implement besides: sense data may tell
+// of the unit (a UNIT ATTENTION is reported once), whoever waits for the command.
+type LateSenseObserver interface {
+	// LateSense: the target answered a command that Detach had taken back with
+	// this status and sense data, which is valid during the call. On the loop; it
+	// may call any method of the session.
+	LateSense(s *Session, status scsi.Status, sense []byte)
+}
+
+// lateSense hands on sense data of a detached task.
+func (s *Session) lateSense(status scsi.Status, sense []byte) {
+	if o, ok := s.obs.(LateSenseObserver); ok && len(sense) > 0 {
+		o.LateSense(s, status, sense)
+	}
 }
 
 // late ends the detached task t, which the target has answered.

@@ -160,6 +160,8 @@ func (c *conn) scsiResponse(v pdu.SCSIResponseView, data []byte) error {
 		cmd.Status = scsi.Status(v.Status())
 		cmd.moved(v.Underflow(), v.Overflow(), v.ResidualCount())
 		cmd.Sense = senseOf(data)
+	case v.Response() == pdu.ServiceCompleted:
+		defer c.s.lateSense(scsi.Status(v.Status()), senseOf(data))
 	case v.Response() != pdu.ServiceCompleted && cmd != nil: // status and flags mean nothing then (§11.4.3)
 		cmd.Err = c.s.err(KindResponse, "the target could not finish the command (response %02x)", uint8(v.Response()))
 		cmd.Err.Sent = true
