@@ -133,7 +133,7 @@ func (n chapNames) read(c *cli.Context, user string) (chap initiator.CHAP, err e
 func (n chapNames) secret(c *cli.Context, user, flag, variableName string) (initiator.Secret, error) {
 	known := settingsOf(c)
 	path := c.String(flag)
-	fromConfig := known.origin[flag] != "" && known.origin[flag] != originOf(flag)
+	fromConfig := known.origin[flag] != "" && known.origin[flag] != originOf(flag) // it has one name
 	if path != "" && !fromConfig {
 		return initiator.LoadSecretFile(path)
 	}

@@ -152,9 +152,11 @@ func TestPrecedence(t *testing.T) {
 	assert.Equal(t, "queue-depth", policy(target))
 	assert.Equal(t, "latency", policy(target, "--policy", "latency"))
 	t.Setenv("ISCSIMP_CMDS_MAX", "6")
+	t.Setenv("ISCSIMP_REPLACEMENT_TIMEOUT", "forever")
 	o, err := understood(t, "--config", path, target, "--noop-out-interval", "9")
 	require.NoError(t, err)
 	assert.Equal(t, 6, o.cfg.CommandsMax)
+	assert.Equal(t, initiator.Forever, o.cfg.NoPathTimeout, "by another name of the option")
 	assert.InDelta(t, 9, o.cfg.NoopInterval.Seconds(), 0)
 	t.Setenv("ISCSIMP_CONFIG", path)
 	o, err = understood(t, target, "--policy", "latency")
@@ -268,6 +270,9 @@ func TestConfigurationFilesThatAreNotRead(t *testing.T) {
 		r := runCLI(t, "ls", "--config", file)
 		assert.Equal(t, exitInvalid, r.code)
 		assert.Contains(t, r.stderr, says)
+	}
+	for _, cmd := range []string{"man", "version", "completion bash"} {
+		assert.Zero(t, runCLI(t, append(strings.Fields(cmd), "--config", "/nonexistent/x")...).code, "it needs none")
 	}
 	assert.NotContains(t, runCLI(t, "ls", "--config", "/dev/null", "--runtime-dir", shortDir(t)).stderr, "configuration")
 	if !hasFileModes {

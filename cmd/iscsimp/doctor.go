@@ -130,6 +130,11 @@ func checkHost(c *cli.Context) []finding {
 // it does not come as far as here.
 func checkConfig(s *settings) finding {
 	f := finding{Check: "configuration", Status: verdictOK, Detail: cmp.Or(s.file, "none")}
+	if _, err := os.Stat(systemConfigFile); err == nil && s.file != systemConfigFile && !readable(systemConfigFile) {
+		f.Status = verdictNote
+		f.Detail += "; " + systemConfigFile + " is there, but not for this user"
+		f.Remedy = "keep a file of your own, or let this user read it; secrets can be kept in files of their own"
+	}
 	if path := steeringFile(); path != "" {
 		if _, err := os.Stat(path); err == nil {
 			f.Detail += ", and " + path + " from `path --save`"

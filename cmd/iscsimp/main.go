@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -83,7 +84,9 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		},
 	}
 	for _, cmd := range app.Commands {
-		cmd.Action = withSettings(cmd.Action)
+		if !slices.Contains(needsNoSettings, cmd.Name) {
+			cmd.Action = withSettings(cmd.Action)
+		}
 	}
 	return app
 }

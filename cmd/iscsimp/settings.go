@@ -54,6 +54,10 @@ func settingsOf(c *cli.Context) *settings {
 	return &settings{}
 }
 
+// needsNoSettings are commands that must work whatever the configuration says:
+// what is wrong with it may send people to them.
+var needsNoSettings = []string{"man", "completion", "version"}
+
 // withSettings has an action run with the options that the environment and the
 // configuration file set.
 func withSettings(action cli.ActionFunc) cli.ActionFunc {
@@ -97,21 +101,36 @@ func originOf(flag string) string { return variable(flag) + " in the environment
 func (s *settings) applyEnvironment(c *cli.Context) error {
 	for _, f := range c.Command.Flags {
 		name := f.Names()[0]
-		value, found := os.LookupEnv(variable(name))
-		if !found || c.IsSet(name) || !inEnvironment(name) {
+		if c.IsSet(name) || !inEnvironment(name) {
 			continue
 		}
-		if _, is := f.(*cli.BoolFlag); is {
-			b, ok := truth(value)
-			if !ok {
-				return usagef("%s in the environment: %q is neither yes nor no", variable(name), value)
+		for _, n := range f.Names() {
+			value, found := os.LookupEnv(variable(n))
+			if !found || len(n) == 1 {
+				continue
 			}
-			value = fmt.Sprint(b)
+			if err := setFrom(c, f, value); err != nil {
+				return usagef("%s in the environment: %w", variable(n), err)
+			}
+			s.origin[name] = originOf(n)
+			break
 		}
-		if err := c.Set(name, value); err != nil {
-			return usagef("%s in the environment: %q is no value for --%s", variable(name), value, name)
+	}
+	return nil
+}
+
+// setFrom sets an option to a value from the environment.
+func setFrom(c *cli.Context, f cli.Flag, value string) error {
+	name := f.Names()[0]
+	if _, is := f.(*cli.BoolFlag); is {
+		b, ok := truth(value)
+		if !ok {
+			return fmt.Errorf("%q is neither yes nor no", value)
 		}
-		s.origin[name] = originOf(name)
+		value = fmt.Sprint(b)
+	}
+	if err := c.Set(name, value); err != nil {
+		return fmt.Errorf("%q is no value for --%s", value, name)
 	}
 	return nil
 }
