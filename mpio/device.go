@@ -46,6 +46,7 @@ type Device struct {
 	fence                    fence
 	hedges                   hedger
 	trial                    trial
+	averages                 averages
 	stallLimit               int64 // ns: a command that takes longer was stalled
 	nextCare                 int64 // loop time of the next full round
 	activation               activation

@@ -21,6 +21,7 @@ type evidence struct {
 	failed, tried                     float64 // fading counts
 
 	slow int64 // loop time since when it is an outlier by latency, 0 = it is not
+	bad  int64 // loop time since when the latest verdict on its latency holds
 
 	// Of the last 1 to 2 s, by direction.
 	count  [2]uint64
@@ -88,6 +89,7 @@ func (p *path) stalled(now, waited int64) {
 
 // measure takes the figures of the last seconds.
 func (d *Device) measure(now int64) {
+	d.averages.measure(d)
 	for _, p := range d.paths {
 		h := &p.health
 		for dir := range h.count {
@@ -214,6 +216,7 @@ func (p *path) stalling(now int64) string {
 		n, _, _ := q.health.stalls.since(now-stallSpan, d.stallLimit)
 		return float64(n), true
 	})
+	h.bad = now - span - 1e9
 	if n < stallsAtLeast || float64(n) <= 2+2*others || span < stallRecurs {
 		return ""
 	}
@@ -248,7 +251,7 @@ func (p *path) outlier(now int64) string {
 		if now-h.slow < slowFor {
 			return ""
 		}
-		h.against = others
+		h.against, h.bad = others, h.slow
 		return fmt.Sprintf("half of its %s took more than %s, against %s on the others, for %.0f s; it carried %.1f %% of the commands",
 			[...]string{"reads", "writes"}[dir], words(mine), words(others), float64(now-h.slow)/1e9, 100*p.part())
 	}
@@ -278,12 +281,38 @@ func (p *path) part() float64 {
 	return share(mine, all)
 }
 
-// meanTime is what a command took lately on average, and of how many.
-func (d *Device) meanTime(now int64) (ns float64, n uint64) {
-	took := int64(0)
+// averages has what commands took, second by second.
+type averages struct {
+	seconds  [10]average
+	n        int // of all
+	took     int64
+	commands uint64 // as measured last, since the start
+}
+
+type average struct {
+	took     int64
+	commands uint64
+}
+
+// measure adds what was done since it was called last.
+func (a *averages) measure(d *Device) {
+	var took int64
+	var commands uint64
 	for _, p := range d.paths {
-		t, k := p.stat.spent(now)
-		took, n = took+t, n+k
+		took, commands = took+p.stat.took, commands+p.stat.timed
 	}
-	return float64(took) / float64(max(n, 1)), n
+	a.seconds[a.n%len(a.seconds)] = average{took - a.took, commands - a.commands}
+	a.n++
+	a.took, a.commands = took, commands
+}
+
+// of gives the average over so many of the last seconds, and of how many commands.
+// Stalls and the like come now and then, so that one second tells little.
+func (a *averages) of(seconds int) (ns float64, commands uint64) {
+	took := int64(0)
+	for i := range min(seconds, a.n, len(a.seconds)) {
+		s := a.seconds[(a.n-1-i)%len(a.seconds)]
+		took, commands = took+s.took, commands+s.commands
+	}
+	return float64(took) / float64(max(commands, 1)), commands
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // Hedged reads. A read that is older than the p99 of what another path would
-// deliver is sent over that path too, into a buffer of its own; the first answer
+// deliver, and late even for the path it is on, is sent over that path too, into a buffer of its own; the first answer
 // wins and the other copy is taken back from its session. A budget, a share of
 // all reads, keeps hedges from feeding an overload. Writes are never hedged: two
 // copies of one under way are what the fence is about.
@@ -25,6 +25,7 @@ const (
 	hedgeFloor         = 2e6     // ns: no read is old before that, whatever the p99
 	hedgeFresh         = 100e6   // ns: a path's p99 is computed anew after so long
 	hedgeSamples       = 32      // reads that make a p99
+	hedgeSlower        = 4       // a path whose p99 is so many times another's is no longer merely slower
 	hedgeGuess         = 4       // times the estimate, while there are fewer
 	maxHedges          = 32      // in flight
 	maxHedgeRead       = 1 << 20 // bytes: a larger read is not hedged
@@ -47,8 +48,9 @@ type hedger struct {
 
 // pathHedge is what hedging knows of a path.
 type pathHedge struct {
-	after  int64 // ns: older reads of other paths may be sent here too; 0 = not known
-	fresh  int64 // loop time until when after holds
+	p99    int64 // ns, of reads; 0 = not known
+	after  int64 // ns: older reads of other paths may be sent here too; 0 = p99 is not known
+	fresh  int64 // loop time until when the two hold
 	unseen int64 // when the oldest of the reads was sent that were taken back unanswered since the last answer; 0 = none
 	away   uint64
 }
@@ -114,7 +116,7 @@ func (h *hedger) look() {
 
 // scan hedges the old reads of p over to, and says when the next will be old.
 func (h *hedger) scan(p, to *path, now int64) (due int64) {
-	after := to.hedge.after
+	after := p.hedgeAt(to, now)
 	for o := p.transfer.head; o != nil; o = o.next {
 		if now-o.sentAt < after {
 			return o.sentAt + after
@@ -143,9 +145,7 @@ func (h *hedger) targets(now int64) (best, second *path) {
 		if p.state != StateUp || !p.mayHedge() {
 			continue
 		}
-		if now >= p.hedge.fresh {
-			p.hedge.fresh, p.hedge.after = now+hedgeFresh, p.hedgeAfter(now)
-		}
+		p.freshen(now)
 		if p.hedge.after == 0 || p.age(now) >= p.hedge.after {
 			continue // nothing is known of it, or it hangs itself
 		}
@@ -165,17 +165,30 @@ func (p *path) mayHedge() bool {
 	return p.sess.Room() > 0 && (p.limit == 0 || p.inflight < p.limit) && (p.ramp == 0 || p.inflight < p.ramp)
 }
 
-// hedgeAfter is how old a read may grow elsewhere before p is asked for it too.
-func (p *path) hedgeAfter(now int64) int64 {
+// freshen computes the figures of p anew when they are too old.
+func (p *path) freshen(now int64) {
+	h := &p.hedge
+	if now < h.fresh {
+		return
+	}
 	times := p.stat.times(now, 0)
-	after := hedgeGuess * p.est[0].lat
+	p99 := hedgeGuess * p.est[0].lat
 	if times.count() >= hedgeSamples {
-		after = times.quantile(0.99)
+		p99 = times.quantile(0.99)
 	}
-	if after == 0 {
-		return 0
+	h.fresh, h.p99, h.after = now+hedgeFresh, int64(p99), 0
+	if h.p99 > 0 {
+		h.after = max(h.p99, hedgeFloor)
 	}
-	return max(int64(after), hedgeFloor)
+}
+
+// hedgeAt is how old a read of p may grow before it is sent to another path too:
+// the p99 of that one. A path that is merely slower, whose answers are always
+// later than that, is given more: its own p99, but not more than hedgeSlower times
+// the other's. Else hedges would cost bandwidth where there is none to spare.
+func (p *path) hedgeAt(to *path, now int64) int64 {
+	p.freshen(now)
+	return max(to.hedge.after, min(p.hedge.p99, hedgeSlower*to.hedge.p99))
 }
 
 // hedge sends a copy of the read o over p.

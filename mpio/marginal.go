@@ -49,9 +49,9 @@ const (
 	slowFor        = 3e9  // ns: ... for so long
 	slowShare      = 0.05 // a path that carries more under a policy that goes by latency is of use
 	slowSamples    = 5    // of the path, and four times as many of the others
-	trialLooks     = 3    // seconds after which the others have to have coped
+	trialLooks     = 4    // seconds after which the others have to have coped
 	trialTolerance = 1.05 // they have if commands take no longer than this times what they took
-	trialSlack     = 50e3 // ns: ... and this
+	trialSlack     = 20e3 // ns: ... and this
 	trialCommands  = 100  // that say anything
 	neededFor      = 60e9 // ns: a path that was needed is not judged by its latency for so long, doubling ...
 	neededDoubles  = 6    // ... so many times
@@ -307,14 +307,17 @@ type trial struct {
 	before float64 // ns: what a command took on average, with p
 }
 
+// begin compares with the time since when the path has been as it is: before that
+// it may have been of use.
 func (t *trial) begin(d *Device, p *path, now int64) {
-	mean, _ := d.meanTime(now)
+	mean, _ := d.averages.of(max(int((now-p.health.bad)/1e9), 1))
 	*t = trial{p: p, since: now, before: mean}
 }
 
-// look ends the trial once it can be told how it goes.
+// look ends the trial once it can be told how it goes: when it goes badly soon,
+// well after trialLooks seconds.
 func (t *trial) look(d *Device, now int64) {
-	if t.p == nil || now-t.since < 2e9 {
+	if t.p == nil || now-t.since < 3e9 {
 		return
 	}
 	p, h := t.p, &t.p.health
@@ -322,11 +325,10 @@ func (t *trial) look(d *Device, now int64) {
 		*t = trial{}
 		return
 	}
-	mean, n := d.meanTime(now)
+	// The first second after the change belongs to neither side.
+	mean, n := d.averages.of(int((now-t.since)/1e9) - 1)
 	over := now-t.since >= trialLooks*1e9
 	switch {
-	case n < trialCommands && !over:
-		return
 	case n >= trialCommands && mean > t.before*trialTolerance+trialSlack:
 		h.neededUntil = now + neededFor<<min(h.needed, neededDoubles)
 		h.needed++

@@ -188,6 +188,23 @@ func TestSlowOutlierIsMarginal(t *testing.T) {
 	}
 }
 
+// A path that was of use until it got slow is compared with what it is now: two
+// controllers at their limit, of which one gets forty times slower.
+func TestTrialForgetsBetterDays(t *testing.T) {
+	r := newCareful(t, 2, func(c *Config) { c.Policy = PolicyRoundRobin })
+	for _, s := range r.s {
+		s.serial, s.delay = true, jitter(r, msec)
+	}
+	newLoad(r, 8, 8, 4)
+	r.l.run(20 * sec)
+	both := r.throughput(sec)
+	r.s[0].delay = jitter(r, 40*msec)
+	r.until(15*sec, r.is(0, StateMarginal))
+	r.l.run(4500 * msec)
+	require.Equal(t, StateMarginal, r.state(0), r.d.paths[0].reason)
+	assert.InDelta(t, both/2, r.throughput(sec), both/10)
+}
+
 // throughput is the number of commands done in ns.
 func (r *rig) throughput(ns int64) float64 {
 	before := r.d.stat.requests

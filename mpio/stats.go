@@ -71,8 +71,6 @@ type window struct {
 	ios   uint64
 	bytes uint64
 	hist  [2]histogram // service times by direction, as io.dir
-	timed uint64       // commands in took
-	took  int64        // ns, the sum of their service times
 }
 
 // pathStats counts what a path did.
@@ -85,6 +83,8 @@ type pathStats struct {
 	moved          uint64 // commands taken away while the path was silent
 	probes         uint64
 	logins, losses uint64
+	timed          uint64 // commands in took
+	took           int64  // ns, the sum of their service times
 	lastError      error
 
 	now, before window
@@ -112,8 +112,8 @@ func (s *pathStats) done(o *io, now, took int64) {
 	}
 	s.bytes += uint64(o.bytes)
 	s.now.bytes += uint64(o.bytes)
-	s.now.timed++
-	s.now.took += took
+	s.timed++
+	s.took += took
 	s.now.hist[o.dir()][bucket(took)]++
 }
 
@@ -129,12 +129,6 @@ func (s *pathStats) times(now int64, dir int) histogram {
 	h := s.now.hist[dir]
 	h.add(&s.before.hist[dir])
 	return h
-}
-
-// spent gives the sum of the service times of the last 1 to 2 s, and of how many commands.
-func (s *pathStats) spent(now int64) (took int64, commands uint64) {
-	s.roll(now)
-	return s.now.took + s.before.took, s.now.timed + s.before.timed
 }
 
 // recent gives commands, bytes and seconds of the two windows.
