@@ -173,7 +173,11 @@ func (s *session) work(t *task) result {
 	cmd, _ := findCommand(x.cdb)
 	if cmd.out != nil {
 		want := cmd.out(t.lun, x.cdb)
-		res := cmd.run(x)
+		run := cmd.run
+		if t.exchange {
+			run = func(x *execution) result { return x.exchanged(cmd.run) }
+		}
+		res := run(x)
 		if res.status == scsi.Good && res.moved == 0 {
 			res.moved = uint32(want)
 		}

@@ -95,7 +95,8 @@ type Params struct {
 	MaxConnections uint16
 	// ErrorRecoveryLevel is the highest negotiated, 0..2 (RFC 7143 §7.1.5). Of
 	// level 1 the target has Reject instead of the end of the connection for data
-	// digest errors of requests with a CmdSN, and refuses every SNACK; of level 2
+	// digest errors of requests with a CmdSN, and refuses every SNACK but
+	// DataACK; of level 2
 	// it has Logout for recovery, and refuses every TASK REASSIGN. Default 0.
 	ErrorRecoveryLevel uint8
 	// InitialR2T insists on InitialR2T=Yes. Default: the initiator's wish.
@@ -118,6 +119,13 @@ type Params struct {
 	// CmdWindow is how many non-immediate commands a session takes at once
 	// (MaxCmdSN, RFC 7143 §4.2.2.1), 1..65535. Default 128.
 	CmdWindow uint32
+	// AnyPDUOrder and AnySequenceOrder take DataPDUInOrder=No and
+	// DataSequenceInOrder=No where offered (§13.18, §13.19), and make use of it: the
+	// Data-Ins of a sequence, and the sequences of reads and writes, are shuffled.
+	AnyPDUOrder, AnySequenceOrder bool
+	// AckData wants the data of reads acknowledged, sequence by sequence, at
+	// ErrorRecoveryLevel 1 and 2 (A bit, §11.7.2); see SessionInfo.Acks.
+	AckData bool
 	// SeparateStatus sends good status of reads in a SCSI Response instead of
 	// the last Data-In.
 	SeparateStatus bool

@@ -27,6 +27,7 @@ type SessionInfo struct {
 	Commands   uint64 // SCSI commands received
 	Tasks      int    // SCSI commands received and not answered yet
 	Pings      int    // NOP-Ins that wait for an answer
+	Acks       int    // Data-Ins with A bit that wait for their DataACK
 }
 
 // ConnInfo is a snapshot of one connection in full feature phase.
@@ -64,7 +65,7 @@ func (s *session) info() SessionInfo {
 		TSIH: s.tsih, Initiator: s.key.initiator, ISID: s.key.isid, Target: s.key.target,
 		TPGT: s.key.tpgt, Discovery: s.discovery, Since: s.since, Negotiated: s.neg,
 		ExpCmdSN: s.expCmdSN, MaxCmdSN: s.maxCmdSN,
-		Commands: s.commands, Tasks: len(s.tasks), Pings: len(s.pings),
+		Commands: s.commands, Tasks: len(s.tasks), Pings: len(s.pings), Acks: len(s.acks),
 	}
 	tasks := make(map[*conn]int)
 	for _, t := range s.tasks {

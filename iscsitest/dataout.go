@@ -19,12 +19,12 @@ type r2t struct {
 // lockedSolicit sends R2Ts until MaxOutstandingR2T are open or all data was
 // asked for (§11.8).
 func (s *session) lockedSolicit(t *task) {
-	most := s.neg.MaxBurstLength
-	if n := s.params.R2TLength; n > 0 {
-		most = min(most, n)
+	if !t.divided {
+		t.lockedDivide()
 	}
-	for uint32(len(t.r2ts)) < s.neg.MaxOutstandingR2T && t.asked < uint32(len(t.buf)) {
-		r := &r2t{ttt: s.lockedTTT(), off: t.asked, length: min(most, uint32(len(t.buf))-t.asked)}
+	for uint32(len(t.r2ts)) < s.neg.MaxOutstandingR2T && len(t.todo) > 0 {
+		r := &r2t{ttt: s.lockedTTT(), off: t.todo[0].off, length: t.todo[0].n}
+		t.todo = t.todo[1:]
 		t.r2ts = append(t.r2ts, r)
 		t.asked += r.length
 		o := &outPDU{stat: statShown}
@@ -34,6 +34,20 @@ func (s *session) lockedSolicit(t *task) {
 		}).AppendTo(o.bhs[:0])
 		t.r2tSN++
 		s.lockedSend(t, o)
+	}
+}
+
+// lockedDivide cuts what did not come unsolicited into the pieces for R2Ts.
+func (t *task) lockedDivide() {
+	s := t.s
+	most := s.neg.MaxBurstLength
+	if n := s.params.R2TLength; n > 0 {
+		most = min(most, n)
+	}
+	t.divided = true
+	t.todo = parts(t.asked, uint32(len(t.buf)), most)
+	if s.neg.AnySequenceOrder {
+		t.shuffle(t.todo)
 	}
 }
 
@@ -145,7 +159,7 @@ func (t *task) lockedSolicited(v pdu.DataOutView, data []byte) bool {
 	var why string
 	switch {
 	case at > 0:
-		why = "R2Ts must be answered in order (§13.19, DataSequenceInOrder=Yes)"
+		why = "R2Ts must be answered in the order in which they came (§11.8)"
 	case v.LUN() != uint64(t.cmd.LUN):
 		why = "LUN is not that of the R2T (§11.7.4)"
 	case v.DataSN() != r.dataSN:

@@ -62,3 +62,29 @@ func TestLongCDBs(t *testing.T) {
 	assert.Equal(t, scsi.CheckCondition, c.await().status)
 	assert.Len(t, tgt.Violations(), 1)
 }
+
+// TestXDWriteRead: a bidirectional command, short and long, with both residuals.
+func TestXDWriteRead(t *testing.T) {
+	tgt := startTarget(t, Config{})
+	c := loggedIn(t, tgt)
+	c.write(3, pattern(1024, 5))
+	long := long32(actionExchange32, 3, 2)
+	short := scsi.Write(3, 2, 0)
+	short[0] = byte(opExchange10)
+	for _, cdb := range [][]byte{short[:], long} {
+		cmd := c.command(0, scsi.CDB(cdb[:16]), 1024, true, true)
+		ahs := pdu.AppendBidiReadLen(pdu.AppendExtendedCDB(nil, cdb[16:]), 2048)
+		c.sendLong(cmd, ahs, pattern(1024, 5))
+		o := c.await()
+		require.Equal(t, scsi.Good, o.status)
+		require.Len(t, o.data, 1024)
+		assert.True(t, isZero(o.data), "the same data was there before")
+		assert.False(t, o.resp.Underflow || o.resp.Overflow)
+		assert.True(t, o.resp.BidiUnderflow)
+		assert.EqualValues(t, 1024, o.resp.BidiResidualCount)
+	}
+	assert.Empty(t, tgt.Violations())
+	c.send(c.command(0, short, 1024, true, true), pattern(1024, 6))
+	c.await()
+	assert.Len(t, tgt.Violations(), 1, "the AHS is missing")
+}

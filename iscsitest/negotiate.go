@@ -27,6 +27,8 @@ type Negotiated struct {
 	DefaultTime2Wait         uint32
 	DefaultTime2Retain       uint32
 	ErrorRecoveryLevel       uint32
+	AnyPDUOrder              bool // DataPDUInOrder=No
+	AnySequenceOrder         bool // DataSequenceInOrder=No
 }
 
 // negotiation is the target's side of the operational keys (RFC 7143 §6.2,
@@ -128,11 +130,13 @@ var numericKeys = []numericKey{
 	},
 	{
 		"DataPDUInOrder", fnOr, 0, 1,
-		func(*Params) uint64 { return 1 }, func(*Negotiated, uint64) {}, true,
+		func(p *Params) uint64 { return asNumber(!p.AnyPDUOrder) },
+		func(r *Negotiated, v uint64) { r.AnyPDUOrder = v == 0 }, true,
 	},
 	{
 		"DataSequenceInOrder", fnOr, 0, 1,
-		func(*Params) uint64 { return 1 }, func(*Negotiated, uint64) {}, true,
+		func(p *Params) uint64 { return asNumber(!p.AnySequenceOrder) },
+		func(r *Negotiated, v uint64) { r.AnySequenceOrder = v == 0 }, true,
 	},
 	{
 		"ErrorRecoveryLevel", fnMin, 0, 2,

@@ -53,8 +53,9 @@ type session struct {
 	dying    map[*task]bool   // taken out of tasks, and perhaps not aborted yet
 	pings    map[uint32]*ping // NOP-Ins not answered yet, by TTT
 	texts    map[uint32]*textExchange
-	commands uint64          // SCSI commands received
-	aborted  map[uint32]bool // ITTs of tasks that ended early: their data may still come
+	acks     map[uint32]dataAck // by TTT
+	commands uint64             // SCSI commands received
+	aborted  map[uint32]bool    // ITTs of tasks that ended early: their data may still come
 	// recovering: a connection has ended before, so that requests which were
 	// received may come again.
 	recovering bool
@@ -130,6 +131,7 @@ func (t *Target) establish(l *loginState) *session {
 		ua:      make(map[*lun][]scsi.ASC),
 		pings:   make(map[uint32]*ping),
 		texts:   make(map[uint32]*textExchange),
+		acks:    make(map[uint32]dataAck),
 	}
 	if l.node != nil && !l.discovery {
 		for _, u := range l.node.luns {
@@ -296,11 +298,8 @@ func (s *session) handle(c *conn, p pdu.PDU) bool {
 			s.dataOut(c, p)
 		}
 		return true
-	case pdu.OpSNACK: // what is sent again would have to be kept; refusing is allowed at any level
-		if s.neg.ErrorRecoveryLevel == 0 {
-			c.violation(p.BHS, "SNACK at ErrorRecoveryLevel 0 (§11.16)")
-		}
-		c.reject(p.BHS, pdu.RejectSNACK)
+	case pdu.OpSNACK:
+		s.snack(c, p.BHS)
 		return true
 	case pdu.OpSCSICommand, pdu.OpTaskMgmt, pdu.OpText, pdu.OpNOPOut, pdu.OpLogout:
 		return s.numbered(c, p, action)

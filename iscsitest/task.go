@@ -2,7 +2,6 @@ package iscsitest
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +17,9 @@ type task struct {
 	cdb       scsi.CDB // to be carried out; see executable
 	immediate bool
 	edtl      uint32 // Expected Data Transfer Length
+	inLen     uint32 // the same of what is read
+	bidi      bool   // it has a read length besides
+	exchange  bool   // the write gives old XOR new data back (XDWRITEREAD)
 	lun       *lun   // nil if there is none of that number
 	action    Action
 
@@ -31,6 +33,8 @@ type task struct {
 	unsolicited bool    // unsolicited Data-Out PDUs are still to come
 	unsolSN     uint32  // DataSN of the next one
 	asked       uint32  // bytes received unsolicited or asked for by R2T
+	todo        []part  // what is still to be asked for, in the order chosen
+	divided     bool    // todo was made
 	r2ts        []*r2t  // outstanding, oldest first
 	r2tSN       uint32  // R2TSN of the next one
 
@@ -72,7 +76,14 @@ func (s *session) lockedNewTask(r *request) (known, ok bool) {
 	if err != nil {
 		t.lockedFail(v, fmt.Sprintf("%v (§11.2.2)", err), scsi.ASCInvalidFieldInCDB)
 	}
-	t.cmd.Long, t.cdb = long, executable(t.cmd.CDB, long)
+	t.cmd.Long = long
+	t.cdb, t.exchange = executable(t.cmd.CDB, long)
+	if t.inLen = t.edtl; t.cmd.Write {
+		t.inLen, t.bidi = bidiLen(r.ahs)
+	}
+	if t.bidi && !t.cmd.Read {
+		t.lockedFail(v, "the AHS for a read length in a command that reads nothing (§11.2.2.4)", scsi.ASCInvalidFieldInCDB)
+	}
 	if n, ok := t.cmd.LUN.Number(); ok && s.node != nil {
 		t.lun = s.node.lun(n)
 	}
@@ -105,8 +116,8 @@ func (t *task) lockedImmediate(v pdu.SCSICommandView, data []byte) {
 		why = "F=0 although InitialR2T=Yes (§13.10)"
 	case t.unsolicited && n == t.edtl:
 		why = "F=0 although all data is in the command (§11.3.4)"
-	case t.cmd.Read && t.cmd.Write:
-		why = "bidirectional commands are not supported by this target"
+	case t.cmd.Read && t.cmd.Write && !t.bidi:
+		why = "a bidirectional command without the AHS for its read length (§11.3.4)"
 	}
 	if why != "" {
 		t.lockedFail(v, why, scsi.ASCUnexpectedUnsolicited)
@@ -374,66 +385,4 @@ func (s *session) lockedSend(t *task, out ...*outPDU) {
 	if s.lockedHas(t.c) {
 		t.c.send(out...)
 	}
-}
-
-// answer makes the PDUs that end the task: Data-In and status.
-func (t *task) answer(res result) []*outPDU {
-	neg := &t.s.neg
-	var out []*outPDU
-	var dataSN uint32
-	over, under, residual := t.residual(res)
-	inStatus := res.status == scsi.Good && !t.s.params.SeparateStatus
-	if t.cmd.Read && !t.cmd.Write {
-		data := res.data[:min(len(res.data), int(t.edtl))]
-		segment := int(t.c.neg.SendMRDSL)
-		if t.s.t.cfg.Quirks.IgnoreMRDSL {
-			segment = 64 << 10
-		}
-		for off := 0; off < len(data); {
-			// A sequence ends at each multiple of MaxBurstLength (§11.7.1).
-			burst := int(neg.MaxBurstLength) - off%int(neg.MaxBurstLength)
-			n := min(segment, burst, len(data)-off)
-			last := off+n == len(data)
-			in := pdu.DataIn{
-				Final: last || n == burst, ITT: t.cmd.ITT, TTT: pdu.ReservedTag,
-				DataSN: dataSN, BufferOffset: uint32(off),
-			}
-			o := &outPDU{data: data[off : off+n], stat: statNone}
-			if last && inStatus {
-				in.HasStatus, in.Status = true, uint8(res.status)
-				in.Overflow, in.Underflow, in.ResidualCount = over, under, residual
-				o.stat = statNumbered
-			}
-			in.AppendTo(o.bhs[:0])
-			out = append(out, o)
-			off += n
-			dataSN++
-		}
-		if len(out) > 0 && inStatus {
-			return out
-		}
-	}
-	r := pdu.SCSIResponse{
-		Status: uint8(res.status), ITT: t.cmd.ITT, ExpDataSN: dataSN + t.r2tSN,
-		Overflow: over, Underflow: under, ResidualCount: residual,
-	}
-	o := &outPDU{}
-	if len(res.sense) > 0 {
-		o.data = slices.Concat([]byte{byte(len(res.sense) >> 8), byte(len(res.sense))}, res.sense)
-	}
-	r.AppendTo(o.bhs[:0])
-	return append(out, o)
-}
-
-// residual compares what the command had to move with what the initiator
-// expected (§11.4.5.2).
-func (t *task) residual(res result) (over, under bool, n uint32) {
-	presented := uint32(len(res.data)) + res.moved
-	switch {
-	case presented > t.edtl:
-		return true, false, presented - t.edtl
-	case presented < t.edtl:
-		return false, true, t.edtl - presented
-	}
-	return false, false, 0
 }

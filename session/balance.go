@@ -52,12 +52,14 @@ func (c *conn) betterThan(o *conn) bool {
 }
 
 // loaded notes that t was queued on its connection.
-func (t *task) loaded() { t.conn.load += int(t.length) + overhead }
+func (t *task) loaded() { t.conn.load += t.weight() }
+
+func (t *task) weight() int { return int(max(t.length, t.inLen)) + overhead }
 
 // unloaded notes that t is over; ok if it was answered.
 func (t *task) unloaded(now int64, ok bool) {
 	c := t.conn
-	c.load -= int(t.length) + overhead
+	c.load -= t.weight()
 	if ok {
 		c.latency += (float64(now-t.at) - c.latency) * latencyWeight
 		c.sampledAt = now

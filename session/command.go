@@ -7,11 +7,12 @@ import (
 // Direction says which way a command's data goes.
 type Direction uint8
 
-// The data directions of a SCSI command. Bidirectional commands are not used.
+// The data directions of a SCSI command.
 const (
 	DirNone Direction = iota
 	DirRead
 	DirWrite
+	DirBoth // bidirectional: Data is sent, In is received
 )
 
 // Completer learns that a Command is done.
@@ -28,10 +29,17 @@ type Completer interface {
 // successful Detach; in between the session owns both. A Command can be used
 // again; reuse allocates nothing.
 type Command struct {
-	LUN   scsi.LUN
-	CDB   scsi.CDB
-	Dir   Direction
-	Data  []byte // DirRead: destination; DirWrite: source; its length is the Expected Data Transfer Length
+	LUN scsi.LUN
+	CDB scsi.CDB
+	// Long is the whole CDB, in place of CDB, if it has more than 16 bytes (RFC 7143
+	// §11.2.2.3); else nil. At most 260 bytes, the most that SPC-4 knows: Submit
+	// panics on more.
+	Long []byte
+	Dir  Direction
+	Data []byte // DirRead: destination; else source; its length is the Expected Data Transfer Length
+	// In is the destination of a DirBoth command; its length is the Bidirectional
+	// Read Expected Data Transfer Length (§11.2.2.4).
+	In    []byte
 	Owner Completer
 	User  any // for the owner; the session does not touch it
 
@@ -43,11 +51,14 @@ type Command struct {
 	// Status, Sense and the counters are the target's answer (RFC 7143 §11.4).
 	Status      scsi.Status
 	Sense       []byte
-	Received    int    // DirRead: bytes placed in Data, without holes, from its start
+	Received    int    // bytes placed in Data (DirBoth: In), without holes, from its start
 	Underflow   bool   // the target moved less than len(Data) ...
 	Overflow    bool   // ... or had more to move
 	Residual    uint32 // by so many bytes, if one of the two is set
-	SubmittedAt int64  // loop time in ns when the session stamped the CmdSN
+	InUnderflow bool   // DirBoth: the same of In
+	InOverflow  bool
+	InResidual  uint32
+	SubmittedAt int64 // loop time in ns when the session stamped the CmdSN
 
 	slot int32 // task slot + 1; 0 = not with the session
 }

@@ -44,6 +44,11 @@ type Config struct {
 	MaxOutstandingR2T        uint16 // default 8
 	InitialR2T               bool   // default No: unsolicited data is welcome
 	NoImmediateData          bool   // default: ImmediateData=Yes
+	// AnyPDUOrder and AnySequenceOrder offer DataPDUInOrder=No and
+	// DataSequenceInOrder=No (§13.18, §13.19): the target may then send the parts of a
+	// read, and ask for those of a write, in any order. Nothing is gained by it here.
+	// Default: Yes, in order.
+	AnyPDUOrder, AnySequenceOrder bool
 
 	// Connections is the number of connections in the session (MC/S, RFC 7143
 	// §4.2.1; node.session.iscsi.MaxConnections), 1 to 16, default 1. The target

@@ -33,7 +33,7 @@ func (s *Session) late(t *task) {
 	now := s.env.Now()
 	took, bytes, answered, over := now-t.at, 0, !t.aborted, t.over
 	if t.read {
-		bytes = int(t.length)
+		bytes = int(t.inLen)
 	}
 	t.unloaded(now, answered)
 	s.tasks.remove(t)

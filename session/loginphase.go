@@ -39,6 +39,8 @@ func (s *Session) beginLogin(c *conn, st loop.Stream) {
 			MaxOutstandingR2T:        s.offeredR2Ts(),
 			InitialR2T:               s.cfg.InitialR2T,
 			ImmediateData:            !s.cfg.NoImmediateData,
+			AnyPDUOrder:              s.cfg.AnyPDUOrder,
+			AnySequenceOrder:         s.cfg.AnySequenceOrder,
 			MaxConnections:           uint16(s.cfg.Connections),
 			ErrorRecoveryLevel:       s.offeredERL(),
 		},
@@ -56,7 +58,7 @@ func (s *Session) joinTSIH(c *conn) uint16 {
 
 // offeredR2Ts: with ordered data sequences, levels above 0 allow one (§13.17).
 func (s *Session) offeredR2Ts() uint16 {
-	if s.offeredERL() > 0 {
+	if s.offeredERL() > 0 && !s.cfg.AnySequenceOrder {
 		return 1
 	}
 	return s.cfg.MaxOutstandingR2T

@@ -396,7 +396,8 @@ func (s *Session) cleanUp(m *member) {
 // that was detached has no data any more: a NOP-Out takes its number.
 func (s *Session) sendAgain(t *task) {
 	c := s.pick()
-	t.conn, t.next, t.dataSN, t.r2tSN = c, 0, 0, 0
+	t.conn, t.next, t.inNext, t.dataSN, t.r2tSN = c, 0, 0, 0, 0
+	t.asked, t.got = nil, nil
 	if t.cmd != nil {
 		c.sendCommand(t)
 		return

@@ -58,8 +58,9 @@ func (c *conn) dispatch(bhs pdu.BHS, data []byte) error {
 }
 
 // dataInDest checks a Data-In header and says where its data goes; a nil
-// destination means discard. Login settles DataPDUInOrder and
-// DataSequenceInOrder as Yes, so data comes without holes (RFC 7143 §13.18-19).
+// destination means discard. With DataPDUInOrder and DataSequenceInOrder=Yes, the
+// default, data comes without holes (RFC 7143 §13.18-19); else in any order, but
+// each byte once.
 func (c *conn) dataInDest(v pdu.DataInView) (*task, []byte, error) {
 	t := c.task(v.ITT())
 	if c.tooLate(v.ITT()) {
@@ -76,16 +77,34 @@ func (c *conn) dataInDest(v pdu.DataInView) (*task, []byte, error) {
 		return nil, nil, c.protocolErr("Data-In for task %08x, which reads nothing", v.ITT())
 	case v.DataSN() != t.dataSN:
 		return nil, nil, c.protocolErr("Data-In number %d of task %08x, expected %d", v.DataSN(), v.ITT(), t.dataSN)
-	case n > 0 && off != t.next:
-		return nil, nil, c.protocolErr("Data-In at offset %d of task %08x, expected %d", off, v.ITT(), t.next)
-	case uint64(off)+uint64(n) > uint64(t.length) && n > 0:
-		return nil, nil, c.protocolErr("Data-In for bytes %d+%d of a read of %d bytes", off, n, t.length)
+	case n > 0 && off != t.inNext && c.s.ordered():
+		return nil, nil, c.protocolErr("Data-In at offset %d of task %08x, expected %d", off, v.ITT(), t.inNext)
+	case uint64(off)+uint64(n) > uint64(t.inLen) && n > 0:
+		return nil, nil, c.protocolErr("Data-In for bytes %d+%d of a read of %d bytes", off, n, t.inLen)
+	case v.HasStatus() && t.read && t.write:
+		return nil, nil, c.protocolErr("Data-In with the status of task %08x, which is bidirectional", v.ITT()) // §11.7.3
+	case n > 0 && !c.s.ordered() && !t.gets(off, off+n):
+		return nil, nil, c.protocolErr("Data-In for bytes %d+%d of task %08x comes twice, or leaves too many holes", off, n, v.ITT())
 	}
 	t.dataSN++
 	if t.cmd == nil || n == 0 {
 		return t, nil, nil
 	}
+	if t.cmd.Dir == DirBoth {
+		return t, t.cmd.In[off : off+n], nil
+	}
 	return t, t.cmd.Data[off : off+n], nil
+}
+
+// ordered reports whether data of a read comes in the order of its offsets.
+func (s *Session) ordered() bool { return s.params.DataPDUInOrder && s.params.DataSequenceInOrder }
+
+// gets notes bytes of a read that come in any order.
+func (t *task) gets(lo, hi uint32) bool {
+	if t.got == nil {
+		t.got = new(ranges)
+	}
+	return t.got.add(lo, hi)
 }
 
 // dataInDone counts the data of a Data-In that is wholly there, and completes
@@ -100,7 +119,7 @@ func (c *conn) dataInDone(t *task, v pdu.DataInView) error {
 			return nil
 		}
 	}
-	t.next += uint32(v.DataLen())
+	t.inNext += uint32(v.DataLen())
 	if v.Ack() && c.s.params.ErrorRecoveryLevel > 0 {
 		c.acknowledgeData(v)
 	}
@@ -159,6 +178,9 @@ func (c *conn) scsiResponse(v pdu.SCSIResponseView, data []byte) error {
 	case v.Response() == pdu.ServiceCompleted && cmd != nil:
 		cmd.Status = scsi.Status(v.Status())
 		cmd.moved(v.Underflow(), v.Overflow(), v.ResidualCount())
+		if t.read && t.write && (v.BidiUnderflow() || v.BidiOverflow()) { // §11.4.6
+			cmd.InUnderflow, cmd.InOverflow, cmd.InResidual = v.BidiUnderflow(), v.BidiOverflow(), v.BidiResidualCount()
+		}
 		cmd.Sense = senseOf(data)
 	case v.Response() == pdu.ServiceCompleted:
 		defer c.s.lateSense(scsi.Status(v.Status()), senseOf(data))
@@ -174,11 +196,16 @@ func (c *conn) scsiResponse(v pdu.SCSIResponseView, data []byte) error {
 }
 
 // answered ends a task with the target's status. Good status for a write whose
-// data the target never fetched is a lie that would lose the data.
+// data the target never fetched is a lie that would lose the data, and for a read
+// with a hole in it one that would make some up.
 func (c *conn) answered(t *task) error {
-	if cmd := t.cmd; t.write && t.next < t.length && cmd != nil &&
-		cmd.Err == nil && cmd.Status == scsi.Good && !cmd.Underflow {
+	cmd := t.cmd
+	good := cmd != nil && cmd.Err == nil && cmd.Status == scsi.Good
+	switch {
+	case good && t.write && t.next < t.length && !cmd.Underflow:
 		return c.protocolErr("GOOD status for a write of %d bytes of which only %d were asked for", t.length, t.next)
+	case good && t.got != nil && t.got.prefix() < t.got.total:
+		return c.protocolErr("GOOD status for a read with a hole behind byte %d", t.got.prefix())
 	}
 	c.finish(t)
 	return nil
@@ -212,7 +239,10 @@ func (c *conn) finish(t *task) {
 func (c *conn) complete(t *task) {
 	cmd := t.cmd
 	if t.read {
-		cmd.Received = int(t.next)
+		cmd.Received = int(t.inNext)
+		if t.got != nil {
+			cmd.Received = int(t.got.prefix())
+		}
 	}
 	cmd.slot = 0
 	t.unloaded(c.s.env.Now(), !t.aborted)

@@ -10,6 +10,9 @@ import (
 // inside Submit. CmdSN and ExpStatSN are stamped here, in the order of writing:
 // the send queue of a connection is first in, first out.
 func (s *Session) Submit(c *Command) bool {
+	if len(c.Long) > maxCDB { // our own caller's mistake, never a peer's
+		panic("session: a CDB of more than 260 bytes")
+	}
 	if s.Room() == 0 {
 		return false
 	}
@@ -23,10 +26,18 @@ func (s *Session) Submit(c *Command) bool {
 	c.slot = int32(t.itt&ittIndexMask) + 1
 	c.Err, c.Status, c.Sense, c.Received = nil, 0, nil, 0
 	c.Underflow, c.Overflow, c.Residual = false, false, 0
+	c.InUnderflow, c.InOverflow, c.InResidual = false, false, 0
 	c.SubmittedAt = now
 	t.cmd, t.lun, t.length = c, c.LUN, uint32(len(c.Data))
-	t.read = c.Dir == DirRead && t.length > 0
-	t.write = c.Dir == DirWrite && t.length > 0
+	switch {
+	case t.length == 0 && c.Dir != DirBoth:
+	case c.Dir == DirRead:
+		t.read, t.inLen = true, t.length
+	case c.Dir == DirWrite:
+		t.write = true
+	case c.Dir == DirBoth:
+		t.both(c)
+	}
 	t.conn.sendCommand(t)
 	s.touch(now)
 	return true
@@ -42,6 +53,10 @@ func (c *conn) sendCommand(t *task) {
 		CmdSN: t.cmdSN, ExpStatSN: c.expStatSN, CDB: cmd.CDB,
 	}
 	t.loaded()
+	var ahs []byte
+	if cmd.Long != nil || t.read && t.write {
+		ahs = t.headers(&p)
+	}
 	unsolicited := uint32(0)
 	if t.write {
 		first := min(t.length, s.params.FirstBurstLength)
@@ -56,12 +71,13 @@ func (c *conn) sendCommand(t *task) {
 	}
 	start := c.header()
 	t.pos = c.out.queued
-	c.out.chunk.buf = p.AppendTo(c.out.chunk.buf)
+	c.out.chunk.buf = append(p.AppendTo(c.out.chunk.buf), ahs...)
 	c.seal(start)
 	if t.write {
 		c.payload(cmd.Data[:t.next])
 		if t.next < unsolicited {
 			c.sendData(t, pdu.ReservedTag, 0, t.next, unsolicited-t.next)
+			t.next = unsolicited
 		}
 	}
 	t.end = c.out.queued
@@ -84,7 +100,6 @@ func (c *conn) sendData(t *task, ttt uint32, lun uint64, offset, n uint32) {
 		offset += k
 		n -= k
 	}
-	t.next = max(t.next, offset)
 	t.end = c.out.queued
 }
 
@@ -100,19 +115,19 @@ func (c *conn) r2t(v pdu.R2TView) error {
 		return c.protocolErr("R2T for task %08x, which is not a write in progress", v.ITT())
 	}
 	off, n := v.BufferOffset(), v.DesiredDataLen()
+	number, again := t.r2tNumber(), c.again(t, off, n)
 	switch {
 	case t.cmd == nil || t.waiting:
 		return c.protocolErr("R2T for task %08x, which has all its data", v.ITT())
-	case c.s.params.ErrorRecoveryLevel > 0 && serial.Less(v.R2TSN(), t.r2tSN):
+	case c.s.params.ErrorRecoveryLevel > 0 && serial.Less(v.R2TSN(), *number):
 		return nil // sent again for a reason of the target's; it was served (§7.9)
-	case v.R2TSN() != t.r2tSN:
-		return c.protocolErr("R2T number %d of task %08x, expected %d", v.R2TSN(), v.ITT(), t.r2tSN)
+	case v.R2TSN() != *number:
+		return c.protocolErr("R2T number %d of task %08x, expected %d", v.R2TSN(), v.ITT(), *number)
 	case n == 0 || uint64(off)+uint64(n) > uint64(t.length):
 		return c.protocolErr("R2T for bytes %d+%d of a write of %d bytes", off, n, t.length)
-	case off != t.next && !c.again(t, off, n):
-		// With DataSequenceInOrder=Yes, R2Ts follow one another without gap or
-		// overlap (§11.8). So what was asked for is known by one number, and no write
-		// is queued over and over.
+	case !again && off != t.next && c.s.params.DataSequenceInOrder:
+		// R2Ts follow one another without gap or overlap (§11.8). So what was asked
+		// for is known by one number, and no write is queued over and over.
 		return c.protocolErr("R2T for bytes %d+%d of task %08x, expected %d", off, n, v.ITT(), t.next)
 	case n > c.s.params.MaxBurstLength:
 		return c.protocolErr("R2T for %d bytes, MaxBurstLength is %d", n, c.s.params.MaxBurstLength)
@@ -120,18 +135,48 @@ func (c *conn) r2t(v pdu.R2TView) error {
 		return c.protocolErr("R2T for LUN %x of task %08x, which is for LUN %x", v.LUN(), v.ITT(), uint64(t.cmd.LUN))
 	case v.TTT() == pdu.ReservedTag:
 		return c.protocolErr("R2T for task %08x without a target transfer tag", v.ITT())
+	case !again && !c.s.params.DataSequenceInOrder && !t.asks(off, off+n):
+		return c.protocolErr("R2T for bytes %d+%d of task %08x, which were asked for before", off, n, v.ITT())
 	}
-	t.r2tSN++
+	*number++
+	if !again {
+		t.next += n
+	}
 	c.sendData(t, v.TTT(), v.LUN(), off, n)
 	c.flush()
 	return nil
 }
 
-// again reports whether an R2T may ask for bytes that were sent before: a recovery
-// R2T, above level 0 (RFC 7143 §11.8), once all that was queued has left, so that
-// they never pile up.
+// again reports whether an R2T asks for bytes that were sent before, and may: a
+// recovery R2T, above level 0 (RFC 7143 §11.8), once all that was queued has left,
+// so that they never pile up.
 func (c *conn) again(t *task, off, n uint32) bool {
-	return c.s.params.ErrorRecoveryLevel > 0 && uint64(off)+uint64(n) <= uint64(t.next) && c.out.sent >= t.end
+	if c.s.params.ErrorRecoveryLevel == 0 || c.out.sent < t.end || uint64(off)+uint64(n) > uint64(t.length) {
+		return false
+	}
+	if t.asked != nil {
+		return t.asked.covers(off, off+n)
+	}
+	return off+n <= t.next
+}
+
+// asks notes that an R2T asks for bytes, in any order.
+func (t *task) asks(lo, hi uint32) bool {
+	if t.asked == nil {
+		t.asked = new(ranges)
+		if t.next > 0 {
+			t.asked.add(0, t.next) // unsolicited
+		}
+	}
+	return t.asked.add(lo, hi)
+}
+
+// r2tNumber is the R2TSN expected next.
+func (t *task) r2tNumber() *uint32 {
+	if t.read { // bidirectional: R2T and Data-In share one sequence (§11.8.3)
+		return &t.dataSN
+	}
+	return &t.r2tSN
 }
 
 // Detach takes c back from the session while it is in flight: its buffer is

@@ -29,13 +29,17 @@ type task struct {
 	pos   uint64 // position in conn's stream where its first byte lies
 	end   uint64 // position behind the last byte queued for it
 
-	length  uint32 // Expected Data Transfer Length
-	read    bool
-	write   bool
-	next    uint32 // read: offset expected next; write: bytes queued so far
-	dataSN  uint32 // read: DataSN expected next
-	r2tSN   uint32 // write: R2TSN expected next
-	waiting bool   // answered, but bytes of its data are still in the send queue
+	length uint32 // Expected Data Transfer Length
+	inLen  uint32 // bytes expected to be read: as length, or Bidirectional Read Expected Data Transfer Length
+	read   bool
+	write  bool
+	next   uint32 // write: bytes queued so far
+	inNext uint32 // read: bytes received so far
+	dataSN uint32 // read: DataSN expected next; bidirectional: R2TSN, too (RFC 7143 §11.8.3)
+	r2tSN  uint32 // write: R2TSN expected next
+	// What was asked for, and what came, where that may be in any order; else nil.
+	asked, got *ranges
+	waiting    bool // answered, but bytes of its data are still in the send queue
 
 	lun      scsi.LUN // taskSCSI
 	tmf      *tmf     // taskTMF

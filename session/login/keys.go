@@ -20,6 +20,9 @@ type Offer struct {
 	ImmediateData            bool
 	MaxConnections           uint16
 	ErrorRecoveryLevel       uint8
+	// AnyPDUOrder and AnySequenceOrder are DataPDUInOrder=No and
+	// DataSequenceInOrder=No.
+	AnyPDUOrder, AnySequenceOrder bool
 	// DefaultTime2Wait (function: maximum) and DefaultTime2Retain (minimum) are
 	// offered as 0: nothing is gained by waiting at ErrorRecoveryLevel 0, and a
 	// target that discards a lost session's state at once settles its writes.
@@ -127,7 +130,7 @@ func newNegotiator(cfg Config) negotiator {
 		kMaxBurst: uint64(o.MaxBurstLength), kFirstBurst: uint64(o.FirstBurstLength),
 		kTime2Wait: uint64(o.DefaultTime2Wait), kTime2Retain: uint64(o.DefaultTime2Retain),
 		kMaxR2T:     uint64(o.MaxOutstandingR2T),
-		kPDUInOrder: 1, kSeqInOrder: 1,
+		kPDUInOrder: bit(!o.AnyPDUOrder), kSeqInOrder: bit(!o.AnySequenceOrder),
 		kERL: uint64(o.ErrorRecoveryLevel),
 	}
 	for i := range numbers {
@@ -400,6 +403,8 @@ func (n *negotiator) result() Result {
 			ErrorRecoveryLevel: uint8(v[kERL]),
 			DefaultTime2Wait:   uint16(v[kTime2Wait]),
 			DefaultTime2Retain: uint16(v[kTime2Retain]),
+			AnyPDUOrder:        v[kPDUInOrder] == 0,
+			AnySequenceOrder:   v[kSeqInOrder] == 0,
 		},
 		MaxSendDataSegmentLength: uint32(v[kMaxRecv]),
 		DataPDUInOrder:           v[kPDUInOrder] == 1,
