@@ -166,6 +166,10 @@ type Config struct {
 	// InitialR2T asks the target to solicit all data but immediate data (same
 	// key); NoImmediateData declines immediate data (ImmediateData=No). Default no.
 	InitialR2T, NoImmediateData bool
+	// AnyPDUOrder and AnySequenceOrder offer DataPDUInOrder=No and
+	// DataSequenceInOrder=No (same keys): for targets that like to answer, and to
+	// ask for data, out of order. Default no.
+	AnyPDUOrder, AnySequenceOrder bool
 
 	// StateDir is a folder in which the device notes its sessions while writes may
 	// be under way in them, so that they are known after a crash or a power loss of
@@ -318,6 +322,8 @@ func (c Config) session(portal string, tpgt int) session.Config {
 		MaxOutstandingR2T:        c.MaxOutstandingR2T,
 		InitialR2T:               c.InitialR2T,
 		NoImmediateData:          c.NoImmediateData,
+		AnyPDUOrder:              c.AnyPDUOrder,
+		AnySequenceOrder:         c.AnySequenceOrder,
 		Connections:              c.Connections,
 		ErrorRecoveryLevel:       c.ErrorRecoveryLevel,
 		CmdsMax:                  c.CommandsMax,

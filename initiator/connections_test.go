@@ -97,8 +97,11 @@ func writers(t *testing.T, dev *initiator.Device, n int) (stop func()) {
 
 // TestOperationalKeys: what the configuration says is what the target is told.
 func TestOperationalKeys(t *testing.T) {
-	tgt := target(t, iscsitest.Config{Params: iscsitest.Params{MaxBurstLength: 1 << 20, MaxOutstandingR2T: 16}})
+	tgt := target(t, iscsitest.Config{Params: iscsitest.Params{
+		MaxBurstLength: 1 << 20, MaxOutstandingR2T: 16, AnyPDUOrder: true, AnySequenceOrder: true,
+	}})
 	cfg := config(tgt)
+	cfg.AnyPDUOrder, cfg.AnySequenceOrder = true, true
 	cfg.InitialR2T, cfg.NoImmediateData = true, true
 	cfg.FirstBurstLength, cfg.MaxBurstLength, cfg.MaxRecvDataSegmentLength = 4096, 65536, 8192
 	cfg.MaxOutstandingR2T = 3
@@ -108,6 +111,7 @@ func TestOperationalKeys(t *testing.T) {
 	p := s.Paths[0].Session.Params
 	assert.True(t, p.InitialR2T)
 	assert.False(t, p.ImmediateData)
+	assert.False(t, p.DataPDUInOrder || p.DataSequenceInOrder)
 	assert.EqualValues(t, 65536, p.MaxBurstLength)
 	assert.EqualValues(t, 8192, p.MaxRecvDataSegmentLength)
 	assert.EqualValues(t, 3, p.MaxOutstandingR2T)

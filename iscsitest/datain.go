@@ -70,7 +70,7 @@ func (t *task) dataIn(data []byte) (out []*outPDU) {
 	}
 	var dataSN uint32
 	if t.bidi {
-		dataSN = t.r2tSN // R2Ts and Data-Ins share a sequence (§11.8.3)
+		dataSN = t.r2tSN // R2Ts and Data-Ins share a sequence (§11.8.2)
 	}
 	sequences := parts(0, uint32(len(data)), neg.MaxBurstLength)
 	if neg.AnySequenceOrder {

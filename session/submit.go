@@ -173,7 +173,7 @@ func (t *task) asks(lo, hi uint32) bool {
 
 // r2tNumber is the R2TSN expected next.
 func (t *task) r2tNumber() *uint32 {
-	if t.read { // bidirectional: R2T and Data-In share one sequence (§11.8.3)
+	if t.read { // bidirectional: R2T and Data-In share one sequence (§11.8.2)
 		return &t.dataSN
 	}
 	return &t.r2tSN

@@ -35,7 +35,7 @@ type task struct {
 	write  bool
 	next   uint32 // write: bytes queued so far
 	inNext uint32 // read: bytes received so far
-	dataSN uint32 // read: DataSN expected next; bidirectional: R2TSN, too (RFC 7143 §11.8.3)
+	dataSN uint32 // read: DataSN expected next; bidirectional: R2TSN, too (RFC 7143 §11.8.2)
 	r2tSN  uint32 // write: R2TSN expected next
 	// What was asked for, and what came, where that may be in any order; else nil.
 	asked, got *ranges

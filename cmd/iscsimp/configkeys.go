@@ -40,6 +40,8 @@ var synonyms = map[string]synonym{
 	"node.session.iscsi.ERL":                      {flag: flagRecoveryLevel},
 	"node.session.iscsi.InitialR2T":               {flag: flagInitialR2T},
 	"node.session.iscsi.ImmediateData":            {flag: flagImmediateData},
+	"node.session.iscsi.DataPDUInOrder":           {flag: flagPDUInOrder},
+	"node.session.iscsi.DataSequenceInOrder":      {flag: flagSequenceInOrder},
 	"node.session.iscsi.FirstBurstLength":         {flag: flagFirstBurst},
 	"node.session.iscsi.MaxBurstLength":           {flag: flagMaxBurst},
 	"node.session.iscsi.MaxOutstandingR2T":        {flag: flagMaxOutstandingR2T},

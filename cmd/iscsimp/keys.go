@@ -14,6 +14,8 @@ const (
 	flagRecoveryLevel     = "error-recovery-level"
 	flagInitialR2T        = "initial-r2t"
 	flagImmediateData     = "immediate-data"
+	flagPDUInOrder        = "data-pdu-in-order"
+	flagSequenceInOrder   = "data-sequence-in-order"
 	flagFirstBurst        = "first-burst-length"
 	flagMaxBurst          = "max-burst-length"
 	flagMaxRecv           = "max-recv-data-segment-length"
@@ -32,6 +34,8 @@ func keyFlags() []cli.Flag {
 		&cli.IntFlag{Name: flagRecoveryLevel, Value: 0, Usage: "`LEVEL` 0: a path is lost with any of its connections; 2: the others carry on. LIO (Linux) gets one connection at 0, and may crash at 2"},
 		&cli.BoolFlag{Name: flagInitialR2T, DisableDefaultText: true, Usage: "have the target ask for all data of a write but immediate data"},
 		&cli.StringFlag{Name: flagImmediateData, Value: "yes", Usage: "`yes` or no: send data along with a write command"},
+		&cli.StringFlag{Name: flagPDUInOrder, Value: "yes", Usage: "`yes` or no: the PDUs of a sequence come in order"},
+		&cli.StringFlag{Name: flagSequenceInOrder, Value: "yes", Usage: "`yes` or no: the sequences of a transfer come in order"},
 		&cli.IntFlag{Name: flagFirstBurst, Value: 262144, Usage: "send at most so much of a write unasked: " + lengths},
 		&cli.IntFlag{Name: flagMaxBurst, Value: 16776192, Usage: "transfer at most so much in one sequence: " + lengths},
 		&cli.IntFlag{Name: flagMaxRecv, Value: 262144, Usage: "take at most so much in one PDU: " + lengths},
@@ -74,12 +78,21 @@ func (o *loginOptions) readKeys(c *cli.Context) error {
 		return usagef("--%s 2 is of use only with several connections: add --%s N", flagRecoveryLevel, flagConnections)
 	}
 	o.cfg.InitialR2T = c.Bool(flagInitialR2T)
-	switch value := c.String(flagImmediateData); strings.ToLower(value) {
-	case "yes":
-	case "no":
-		o.cfg.NoImmediateData = true
-	default:
-		return usagef("--%s %q: use yes or no", flagImmediateData, value)
+	return readDeclined(c, map[string]*bool{
+		flagImmediateData: &o.cfg.NoImmediateData, flagPDUInOrder: &o.cfg.AnyPDUOrder, flagSequenceInOrder: &o.cfg.AnySequenceOrder,
+	})
+}
+
+// readDeclined reads options that are yes or no, and sets what stands for no.
+func readDeclined(c *cli.Context, options map[string]*bool) error {
+	for flag, declined := range options {
+		switch value := c.String(flag); strings.ToLower(value) {
+		case "yes":
+		case "no":
+			*declined = true
+		default:
+			return usagef("--%s %q: use yes or no", flag, value)
+		}
 	}
 	return nil
 }

@@ -41,14 +41,15 @@ func TestPathsTableOfSeveralConnections(t *testing.T) {
 
 // TestKeysReachTheTarget: what the options say is what is negotiated.
 func TestKeysReachTheTarget(t *testing.T) {
-	tgt := startTarget(t, iscsitest.Config{})
-	p := login(t, tgt, "--initial-r2t", "--immediate-data=no", "--first-burst-length", "4096", "--max-burst-length", "65536",
+	tgt := startTarget(t, iscsitest.Config{Params: iscsitest.Params{AnyPDUOrder: true, AnySequenceOrder: true}})
+	p := login(t, tgt, "--initial-r2t", "--immediate-data=no", "--data-pdu-in-order=no", "--data-sequence-in-order=no", "--first-burst-length", "4096", "--max-burst-length", "65536",
 		"--max-recv-data-segment-length", "8192", "--max-outstanding-r2t", "3")
 	sessions := tgt.Sessions()
 	require.Len(t, sessions, 1)
 	n := sessions[0].Negotiated
 	assert.True(t, n.InitialR2T)
 	assert.False(t, n.ImmediateData)
+	assert.True(t, n.AnyPDUOrder && n.AnySequenceOrder)
 	assert.EqualValues(t, 65536, n.MaxBurstLength)
 	assert.EqualValues(t, 3, n.MaxOutstandingR2T)
 	require.Zero(t, runCLI(t, "logout", "--all", "--runtime-dir", p.dir).code)

@@ -154,6 +154,7 @@ var badCommandLines = map[string]struct {
 	"reconnect times":       {badLogin("--reconnect-min", "9"), "lower the one"},
 	"replacement time":      {badLogin("--replacement-timeout", "soon"), "fail, forever or a time"},
 	"immediate data":        {badLogin("--immediate-data=maybe"), "yes or no"},
+	"order of PDUs":         {badLogin("--data-pdu-in-order=1"), "yes or no"},
 	"export":                {badLogin("--export", "/x"), "unix:PATH or tcp:HOST:PORT"},
 	"export without path":   {badLogin("--export", "unix:"), "no path"},
 	"export without host":   {badLogin("--export", "tcp:"), "tcp:HOST:PORT"},
