@@ -218,3 +218,36 @@ func TestCloseEndsAnOperation(t *testing.T) {
 		r.a = nil
 	})
 }
+
+// TestReservationsOverPortGroups: a path in standby is registered, too, so that nothing
+// has to be made up for when its group takes over.
+func TestReservationsOverPortGroups(t *testing.T) {
+	groups := []iscsitest.PortGroup{{ID: 1, Portals: []int{0}}, {ID: 2, Portals: []int{1}}}
+	cfg := iscsitest.Config{
+		Portals: []iscsitest.Portal{{TPGT: 1}, {TPGT: 2}},
+		LUNs:    []iscsitest.LUN{{ALUA: &iscsitest.ALUA{Groups: groups}}},
+	}
+	inReserveRigOf(t, cfg, false, func(t *testing.T, r *reserveRig) {
+		conflicts := r.ioConflicts()
+		require.NoError(t, r.a.register(mpio.Registration{Key: keyA}))
+		require.NoError(t, r.a.reserve(scsi.ExclusiveAllRegistrants))
+		for i := range 4 {
+			standby, active := uint16(i%2+1), uint16(2-i%2)
+			require.NoError(t, r.tgt.SetAccess(0, standby, scsi.AccessStandby, 0))
+			require.NoError(t, r.a.write())
+			r.r.Forget(slices.Index(r.owners(), int(standby)-1))
+			logins := r.a.snapshot().Paths[standby-1].Logins
+			r.tgt.CutConnections(iscsitest.ByPortal(int(standby) - 1))
+			r.a.until(func(s mpio.Snapshot) bool {
+				p := s.Paths[standby-1]
+				return p.Logins > logins && p.State == mpio.StateStandby
+			})
+			assert.Equal(t, times(keyA, 2), r.keys(), "registered in standby")
+			require.NoError(t, r.tgt.SetAccess(0, standby, scsi.AccessOptimized, 0))
+			require.NoError(t, r.tgt.SetAccess(0, active, scsi.AccessStandby, 0))
+			require.NoError(t, r.a.write())
+			require.NoError(t, r.tgt.SetAccess(0, active, scsi.AccessOptimized, 0))
+		}
+		assert.Zero(t, conflicts())
+	})
+}
