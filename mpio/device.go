@@ -26,7 +26,7 @@ type Device struct {
 	sel      selector
 	failback failback
 	rnd      rnd
-	probing  probeBudget
+	scouting scouting
 	started  bool
 
 	// What the first path that was identified told. Every other must match.
@@ -162,6 +162,7 @@ func (d *Device) AddPath(pc PathConfig) error {
 func (d *Device) newPath(pc PathConfig) *path {
 	p := &path{dev: d, cfg: pc, state: StateConnecting, reason: "not started", since: d.loop.Now()}
 	p.check.init(p)
+	p.scout.init(p)
 	p.detour.init(p)
 	p.probe.p = p
 	p.query.init(p)

@@ -293,27 +293,31 @@ func (h *hedger) drop(o *io) {
 }
 
 // takeBack takes o back from the session of p: its buffer is not touched again.
-// What it has waited counts as a sample would, until the late answer tells more.
+// What it has waited goes on to count (path.late) until anything is answered.
 func (p *path) takeBack(o *io, now int64) bool {
 	if !p.sess.Detach(&o.cmd) {
 		return false
 	}
 	p.land(o)
-	p.est[0].atLeast(now, now-o.sentAt)
+	p.missed(o)
+	return true
+}
+
+// missed notes that o was taken back unanswered.
+func (p *path) missed(o *io) {
 	if p.hedge.unseen == 0 || o.sentAt < p.hedge.unseen {
 		p.hedge.unseen = o.sentAt
 	}
-	return true
 }
 
 // CommandLate implements session.LateObserver.
 func (p *path) CommandLate(_ *session.Session, took int64, bytes int) {
-	p.hedge.unseen = 0
+	now := p.dev.loop.Now()
+	p.hedge.unseen, p.answered = 0, now
 	if bytes == 0 {
 		return
 	}
-	now := p.dev.loop.Now()
-	p.est[0].add(now, took, bytes)
+	p.est[0].add(now, took, traffic{bytes: bytes})
 	p.stat.late(now, took)
 	if took >= p.dev.stallLimit {
 		p.stalled(now, took)

@@ -43,6 +43,8 @@ func TestLateReadIsHedgedOnTheWire(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		require.NoError(t, <-w.submit(block.OpWrite, 8, bytes.Repeat([]byte{2}, 64<<10)))
+		time.Sleep(200 * time.Millisecond)
+		assert.Greater(t, w.snapshot().Paths[0].P99, 0.1, "late answers tell how slow it is")
 		time.Sleep(5 * time.Second) // every late answer has come
 		assert.Less(t, worst, 20*time.Millisecond)
 		for i := range bufs {
@@ -51,7 +53,6 @@ func TestLateReadIsHedgedOnTheWire(t *testing.T) {
 		s := w.snapshot()
 		assert.NotZero(t, s.HedgeWins)
 		assert.Equal(t, s.Hedges, s.Paths[0].Hedged+s.Paths[1].Hedged)
-		assert.Greater(t, s.Paths[0].Cost.Latency, 0.05, "late answers tell how slow it is")
 	})
 }
 

@@ -66,6 +66,7 @@ type io struct {
 	ghosts  int    // own copies whose fate is unknown
 	backoff uint8
 	bytes   int // in flight
+	met     traffic
 
 	twin   *io  // the other copy of a hedged read, while it is in flight
 	hedge  bool // this is the second copy: it has no request

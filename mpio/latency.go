@@ -1,53 +1,49 @@
 package mpio
 
-// latency is the default policy: the command goes where it will be finished
-// first. For a command of b bytes on path p:
+// latency is the default policy: the command goes where it costs least. For a
+// command of b bytes on path p:
 //
-//	cost = lat·(1 + inflight) + (queued bytes + b)·time per byte
+//	cost = lat + b·perByte + queueWeight·(inflight·perCommand + queued bytes·perByte)
 //
-// lat is the estimate for the direction, but never less than the age of the
-// oldest read or write in flight, so that a path that stops answering is shed
-// before anything completes on it.
+// lat, perCommand and perByte are learned from the answers, for reads and writes
+// apart (estimate). lat is never less than what the oldest read or write in
+// flight is late by, so that a path that stops answering is shed before anything
+// completes on it. The queue counts twice: the command waits for those before it,
+// and those that come after it wait for the command. docs/policies.md has what
+// else was tried, and the figures.
 type latency struct{}
 
 func (latency) reach() reach { return reachGroup }
 
 // Constants of the policy.
 const (
-	equalWithin = 1.1      // costs this close are equal: the choice is random
-	unknownLat  = 1e6      // ns: assumed while no path has a sample
-	probeShare  = 0.01     // of the commands may be sent to learn about a path
-	probeBurst  = 2        // probes saved up at most
-	probeBytes  = 64 << 10 // commands up to this size serve as probes
-	staleReads  = 100e6    // ns: a path without a sample for so long is probed with a read ...
-	staleWrites = 1e9      // ... or a write
+	queueWeight = 2.0
+	equalWithin = 1.1 // costs this close are equal: fewer in flight, then chance decides
+	unknownLat  = 1e6 // ns: assumed while no path has a sample
 )
-
-// probeBudget bounds the commands sent to a path to learn about it.
-type probeBudget float64
 
 func (latency) pick(d *Device, cands []*path, o *io) *path {
 	now := d.loop.Now()
 	dir := o.dir()
-	if p := probe(d, cands, o, now, dir); p != nil {
-		return p
-	}
-	best, n := 0.0, 0
+	d.sendScout(cands, o, now)
+	best := 0.0
 	base := baseline(cands, dir)
-	bytes := float64(len(o.data))
 	for i, p := range cands {
-		c := p.cost(now, dir, bytes, base)
+		c := p.cost(now, dir, len(o.data), base)
 		p.lastCost = c
 		if i == 0 || c < best {
 			best = c
 		}
 	}
+	best *= equalWithin
 	var chosen *path
+	n := 0
 	for _, p := range cands {
-		if p.lastCost <= best*equalWithin {
-			if n++; n == 1 || d.rnd.below(n) == 0 {
-				chosen = p
+		if p.lastCost <= best && (chosen == nil || d.fewer(p, chosen, &n)) {
+			if chosen == nil {
+				n = 1
 			}
+			chosen = p
 		}
 	}
 	return chosen
@@ -67,41 +63,31 @@ func baseline(cands []*path, dir int) float64 {
 	return base
 }
 
-// latNow is the estimate with what commands in flight tell already.
-func (p *path) latNow(now int64, dir int, base float64) float64 {
-	l := p.est[dir].lat
+// late is for how much longer than explained by those before it and its length
+// the oldest read or write in flight has been waiting, since anything was answered:
+// a path that answers others is not held up.
+func (p *path) late(now int64) float64 {
+	since, explained := p.hedge.unseen, 0.0
+	if o := p.transfer.head; o != nil {
+		if since == 0 || o.sentAt < since {
+			since = o.sentAt
+		}
+		explained = p.est[o.dir()].fit.of(o.met)
+	}
+	if since == 0 {
+		return 0
+	}
+	return float64(now-max(since, p.answered)) - explained
+}
+
+// cost is what a command of so many bytes costs on p, in ns.
+func (p *path) cost(now int64, dir, bytes int, base float64) float64 {
+	e := &p.est[dir]
+	l := e.lat
 	if l == 0 {
 		l = base
 	}
-	return max(l, float64(p.age(now)))
-}
-
-// cost is the time, in ns, a command of so many bytes is expected to take.
-func (p *path) cost(now int64, dir int, bytes, base float64) float64 {
-	return p.latNow(now, dir, base)*float64(1+p.inflight) +
-		(float64(p.queued[dir])+bytes)*p.est[dir].slope.perByte
-}
-
-// probe gives an idle path that nothing is known of lately, so that one which
-// has healed is found: its estimate can only fall when it carries a command.
-func probe(d *Device, cands []*path, o *io, now int64, dir int) *path {
-	if d.probing < probeBurst {
-		d.probing += probeShare
-	}
-	if d.probing < 1 || len(o.data) > probeBytes || o.kind.slow() {
-		return nil
-	}
-	stale := int64(staleReads)
-	if dir == 1 {
-		stale = staleWrites
-	}
-	for _, p := range cands {
-		e := &p.est[dir]
-		if p.inflight == 0 && e.lat > 0 && now-e.last >= stale {
-			d.probing--
-			p.stat.probes++
-			return p
-		}
-	}
-	return nil
+	f := &e.fit
+	return max(l, p.late(now)) + float64(bytes)*f.perByte +
+		queueWeight*(float64(p.inflight)*f.perCommand+float64(p.queued[dir])*f.perByte)
 }

@@ -91,7 +91,7 @@ func TestEqualPathsShareEqually(t *testing.T) {
 			newLoad(r, depth, 8, 4)
 			r.l.run(sec)
 			for _, s := range r.shares(3 * sec) {
-				assert.InDelta(t, 0.25, s, 0.1, "serial %t depth %d", serial, depth)
+				assert.InDelta(t, 0.25, s, 0.15, "serial %t depth %d", serial, depth)
 			}
 		}
 	}
@@ -155,7 +155,7 @@ func TestSilentPathIsShedByAge(t *testing.T) {
 	r.s[0].silence()
 	r.l.run(msec)
 	for _, f := range r.s[0].flights {
-		if f.c != nil {
+		if f.c != nil && f.c.Owner == r.d { // not a scout
 			assert.NotNil(t, f.data, "only writes are left there")
 		}
 	}
@@ -180,8 +180,14 @@ func TestAgeCounts(t *testing.T) {
 	for i := range 10 {
 		r.read(i, 1)
 	}
-	assert.Len(t, r.s[0].flights, 1)
-	assert.Len(t, r.s[1].flights, 10)
+	n := 0
+	for _, f := range r.s[0].flights {
+		if f.c == nil || f.c.Owner == r.d { // one that was hedged, or not a scout
+			n++
+		}
+	}
+	assert.Equal(t, 1, n)
+	assert.GreaterOrEqual(t, r.d.paths[1].inflight, 10)
 }
 
 func TestProbesAreFew(t *testing.T) {
@@ -207,33 +213,68 @@ func TestBandwidthIsLearned(t *testing.T) {
 		size := 4096 << x.below(8)
 		took := 100*usec + int64(size)*10 // 100 MB/s
 		now += took
-		e.add(now, took+int64(x.below(int(20*usec))), size)
+		e.add(now, took+int64(x.below(int(20*usec))), traffic{bytes: size})
 	}
-	assert.InDelta(t, 10, e.slope.perByte, 0.5)
-	assert.InDelta(t, 120*usec, e.lat, float64(15*usec))
+	assert.InDelta(t, 10, e.fit.perByte, 0.5)
+	assert.InDelta(t, 110*usec, e.lat, float64(70*usec))
 
 	e = estimate{}
 	for range 5000 {
 		now += msec
-		e.add(now, 500*usec, 4096)
+		e.add(now, 500*usec, traffic{bytes: 4096})
 	}
-	assert.Zero(t, e.slope.perByte, "one size tells nothing about bandwidth")
+	assert.Zero(t, e.fit.perByte, "one size tells nothing about bandwidth")
 	assert.InDelta(t, 500*usec, e.lat, 1)
 }
 
-func TestEstimateRisesAtOnceAndFallsSlowly(t *testing.T) {
+// A path that works off its queue one by one is told from one that is merely far.
+func TestQueueIsLearned(t *testing.T) {
+	x := rnd(7)
+	for _, c := range []struct{ empty, each int64 }{{300 * usec, 50 * usec}, {20 * msec, 0}, {100 * usec, 2 * msec}} {
+		var e estimate
+		now := int64(0)
+		for range 5000 {
+			n := x.below(32)
+			took := c.empty + int64(n)*c.each + int64(x.below(int(c.empty/10)))
+			now += 50 * usec
+			e.add(now, took, traffic{commands: n, before: n * 4096, bytes: 4096})
+		}
+		assert.InDelta(t, c.each, e.fit.perCommand, float64(c.each)/10+float64(c.empty)/200)
+		assert.InDelta(t, c.empty, e.lat, float64(c.empty)/4+float64(2*c.each))
+	}
+}
+
+// The queue is taken to matter as long as nothing is known of it.
+func TestQueueIsGuessed(t *testing.T) {
 	var e estimate
-	e.add(0, msec, 4096)
-	e.add(msec, 50*msec, 4096)
-	assert.InDelta(t, 50*msec, e.lat, 1)
-	for i := range int64(1000) {
-		e.add(2*msec+i*msec, msec, 4096)
-	}
-	assert.InDelta(t, 1+49/2.718, e.lat/1e6, 1, "after one time constant")
-	many := e
-	e.add(4*sec, msec, 4096)
 	for i := range int64(100) {
-		many.add(sec+i*30*msec, msec, 4096)
+		e.add(i*msec, 800*usec, traffic{commands: 7, before: 7 * 4096, bytes: 4096})
 	}
-	assert.InDelta(t, e.lat, many.lat, float64(msec), "time counts, not the number of samples")
+	assert.InDelta(t, 100*usec, e.fit.perCommand, float64(10*usec))
+	assert.InDelta(t, 100*usec, e.lat, float64(20*usec))
+}
+
+func TestOneSlowAnswerIsNoVerdict(t *testing.T) {
+	steady := func() (e estimate) {
+		for i := range int64(100) {
+			e.add(i*msec, msec, traffic{bytes: 4096})
+		}
+		return e
+	}
+	e := steady()
+	e.add(200*msec, 50*msec, traffic{bytes: 4096})
+	assert.LessOrEqual(t, e.lat, 2e6, "one")
+	f := e
+	for i := range int64(30) {
+		f.add(201*msec, (50-i)*msec, traffic{bytes: 4096})
+	}
+	assert.Equal(t, e.lat, f.lat, "all that waited with it are the same event")
+	for i := range int64(5) {
+		e.add((260+60*i)*msec, 50*msec, traffic{bytes: 4096})
+	}
+	assert.Greater(t, e.lat, 20e6, "it goes on")
+	for i := range int64(8) {
+		e.add((600+i)*msec, msec, traffic{bytes: 4096})
+	}
+	assert.InDelta(t, msec, e.lat, float64(msec), "and it is over")
 }

@@ -18,8 +18,8 @@ func (d *Device) takeWrite(p *path, o *io, now int64) bool {
 	if !p.sess.DetachWatched(&o.cmd, func() { d.answeredLate(g) }) {
 		return false
 	}
-	p.est[o.dir()].atLeast(now, now-o.sentAt)
 	p.land(o)
+	p.missed(o)
 	if o.failed == 0 {
 		o.failed = max(now, 1)
 	}

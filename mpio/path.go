@@ -91,10 +91,12 @@ type path struct {
 	lapsed   bool   // it carried I/O, then failed: see failback
 	service  service
 	lastCost float64 // scratch of the latency policy
-	listed   bool    // to be noted for a restart; see remember.go
-	unproven bool    // a login left open whether the session before it ended
-	relic    bool    // stands for a session of an earlier process: in no list of paths
-	raised   int     // ghosts since the last SessionDown
+	scout    scout
+	answered int64 // loop time of the last answer to a read or write
+	listed   bool  // to be noted for a restart; see remember.go
+	unproven bool  // a login left open whether the session before it ended
+	relic    bool  // stands for a session of an earlier process: in no list of paths
+	raised   int   // ghosts since the last SessionDown
 
 	mutedRetries, mutedFailures muted
 
@@ -298,9 +300,6 @@ func (p *path) SessionSilent(*session.Session) {
 	}
 	now := p.dev.loop.Now()
 	p.stalled(now, p.age(now))
-	if o := p.transfer.head; o != nil {
-		p.est[o.dir()].atLeast(now, p.age(now)) // a moved read leaves no sample
-	}
 	p.refresh("nothing received although commands are in flight", nil)
 	p.dev.kick()
 }
@@ -335,6 +334,7 @@ func (p *path) SessionClosed(*session.Session) {
 // take notes that o was handed to the session.
 func (p *path) take(o *io, now int64) {
 	o.path, o.sentAt = p, now
+	o.met = traffic{p.inflight, p.queued[o.dir()], o.bytes}
 	p.inflight++
 	p.dev.load.Sent()
 	p.queued[o.dir()] += o.bytes
@@ -365,10 +365,11 @@ func (o *io) dir() int {
 // succeeded updates limits and estimates after o was answered well.
 func (p *path) succeeded(o *io, now, took int64) {
 	if !o.kind.slow() {
-		p.est[o.dir()].add(now, took, o.bytes)
+		p.est[o.dir()].add(now, took, o.met)
 		if took >= p.dev.stallLimit {
 			p.stalled(now, took)
 		}
+		p.answered = now
 		p.service.add(now, o.sentAt)
 	}
 	p.stat.done(o, now, took)

@@ -5,9 +5,8 @@ package mpio
 // sets the pace.
 //
 // It comes in two kinds, as with Microsoft's MPIO: one that uses every path that
-// is up, those with a worse priority and those the target does not prefer
-// included, and one that is kept to a subset, the best group, while the others
-// stand by.
+// is as good to the target, whatever priority it was given by hand, and one that
+// is kept to a subset, the best group, while the others stand by.
 type roundRobin struct{ paths reach }
 
 func (r roundRobin) reach() reach { return r.paths }

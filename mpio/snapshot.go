@@ -127,18 +127,22 @@ type PathSnapshot struct {
 	Session   session.Stats `json:"-"`
 }
 
-// Cost is what the latency policy expects a command to take, and the parts of it.
+// Cost is how the latency policy rates a path for a read of 4 KiB, and the parts
+// of it: Total = max(Latency, Late) + 4096/Bandwidth + 2·Queue.
 type Cost struct {
-	Total     float64 `json:"total"`     // seconds
-	Latency   float64 `json:"latency"`   // the estimate for a command of no length
-	Write     float64 `json:"write"`     // the same for writes
-	Age       float64 `json:"age"`       // of the oldest in flight, which Latency is never below
-	InFlight  int     `json:"in_flight"` // Total = max(Latency, Age)·(1+InFlight) + Queued·PerByte
-	Queued    int     `json:"queued"`    // bytes
-	Bandwidth float64 `json:"bandwidth"` // bytes per second, 0 = not known
-	Limit     int     `json:"limit"`     // commands in flight after TASK SET FULL, 0 = none
-	Ramp      int     `json:"ramp"`      // commands in flight while starting, 0 = over
-	Known     bool    `json:"known"`     // false: no sample yet
+	Total      float64 `json:"total"`       // seconds
+	Latency    float64 `json:"latency"`     // the estimate for a command of no length on an empty path
+	Write      float64 `json:"write"`       // the same for writes
+	Age        float64 `json:"age"`         // of the oldest in flight
+	Late       float64 `json:"late"`        // by how much the oldest in flight is overdue; Latency counts as no less
+	InFlight   int     `json:"in_flight"`   // commands
+	PerCommand float64 `json:"per_command"` // seconds each command in flight adds, 0 = none or not known
+	Queued     int     `json:"queued"`      // bytes in flight, of reads and writes
+	Queue      float64 `json:"queue"`       // seconds the commands in flight need, as far as they hold up a read
+	Bandwidth  float64 `json:"bandwidth"`   // bytes per second, 0 = not known
+	Limit      int     `json:"limit"`       // commands in flight after TASK SET FULL, 0 = none
+	Ramp       int     `json:"ramp"`        // commands in flight while starting, 0 = over
+	Known      bool    `json:"known"`       // false: no sample yet
 }
 
 const snapshotFences = 64
@@ -276,12 +280,12 @@ func (p *path) explainCost(now int64) Cost {
 	e := &p.est[0]
 	base := baseline(p.dev.paths, 0)
 	c := Cost{
-		Total: p.cost(now, 0, sample, base) / 1e9, Latency: e.lat / 1e9, Write: p.est[1].lat / 1e9,
+		Total: p.cost(now, 0, sample, base) / 1e9, PerCommand: e.fit.perCommand / 1e9, Queue: e.fit.of(traffic{p.inflight, p.queued[0], 0}) / 1e9, Late: max(p.late(now), 0) / 1e9, Latency: e.lat / 1e9, Write: p.est[1].lat / 1e9,
 		Age: seconds(p.age(now)), InFlight: p.inflight, Queued: p.queued[0] + p.queued[1],
 		Limit: p.limit, Ramp: p.ramp, Known: e.lat > 0,
 	}
-	if e.slope.perByte > 0 {
-		c.Bandwidth = 1e9 / e.slope.perByte
+	if e.fit.perByte > 0 {
+		c.Bandwidth = 1e9 / e.fit.perByte
 	}
 	return c
 }

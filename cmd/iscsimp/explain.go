@@ -56,7 +56,7 @@ func writeExplained(w io.Writer, devices []deviceStatus) error {
 
 // policyWords say how a policy chooses.
 var policyWords = map[string]string{
-	"latency":            "each command goes to the path that is expected to finish it first; costs within 10 % are equal, and of equals chance picks one",
+	"latency":            "each command goes where it costs least time, its own and that of others it holds up; costs within 10 % are equal, and of equals the path with fewer commands is taken",
 	"round-robin":        "commands go to all paths that are up in turn, by weight, whatever their priority",
 	"round-robin-subset": "commands go to the paths of the best priority in turn, by weight",
 	"queue-depth":        "each command goes to the path with the fewest commands in flight",

@@ -19,11 +19,11 @@ func explainSamples() []deviceStatus {
 	trouble.NoPathSecondsLeft = nil
 	trouble.FencedTotal = 3
 	trouble.Paths[0].Cost = pathCost{
-		TotalSeconds: 0.002104, LatencySeconds: 250e-6, WriteSeconds: 400e-6, OldestSeconds: 100e-6,
+		TotalSeconds: 0.002104, LatencySeconds: 250e-6, WriteSeconds: 400e-6, OldestSeconds: 100e-6, QueueSeconds: 900e-6,
 		InFlight: 7, QueuedBytes: 100000, BytesPerSecond: 1e9, Limit: 12, Known: true,
 	}
 	old := trouble.Paths[0]
-	old.ID, old.Cost = "3", pathCost{TotalSeconds: 0.5, LatencySeconds: 250e-6, WriteSeconds: 400e-6, OldestSeconds: 0.25, InFlight: 1, Ramp: 5, Known: true}
+	old.ID, old.Cost = "3", pathCost{TotalSeconds: 0.5, LatencySeconds: 250e-6, WriteSeconds: 400e-6, OldestSeconds: 0.25, LateSeconds: 0.249, InFlight: 1, Ramp: 5, Known: true}
 	peak := old
 	peak.Cost = pathCost{TotalSeconds: 0.096, LatencySeconds: 0.048, InFlight: 1, Known: true}
 	peak.ID = "7"
@@ -131,7 +131,8 @@ func TestCostInStatus(t *testing.T) {
 	var p initiator.PathSnapshot
 	p.Cost.Total, p.Cost.Latency, p.Cost.Write, p.Cost.Age = 1, 2, 3, 4
 	p.Cost.InFlight, p.Cost.Queued, p.Cost.Bandwidth, p.Cost.Limit, p.Cost.Ramp, p.Cost.Known = 5, 6, 7, 8, 9, true
-	assert.Equal(t, pathCost{1, 2, 3, 4, 5, 6, 7, 8, 9, true}, newPathStatus(p, time.Now()).Cost)
+	p.Cost.Late, p.Cost.Queue, p.Cost.PerCommand = 10, 11, 12
+	assert.Equal(t, pathCost{1, 2, 3, 4, 10, 11, 12, 5, 6, 7, 8, 9, true}, newPathStatus(p, time.Now()).Cost)
 }
 
 func TestExplainARunningDevice(t *testing.T) {

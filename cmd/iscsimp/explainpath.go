@@ -45,20 +45,22 @@ const peakFactor = 2
 // explainCost takes the cost of a read of 4 KiB apart.
 func explainCost(p pathStatus) string {
 	c := p.Cost
-	each := max(c.LatencySeconds, c.OldestSeconds)
-	s := fmt.Sprintf(" A read of 4 KiB would take %s: %s", formatLatency(c.TotalSeconds), formatLatency(each))
+	own := max(c.LatencySeconds, c.LateSeconds)
+	s := fmt.Sprintf(" A read of 4 KiB costs %s: %s for itself", formatLatency(c.TotalSeconds), formatLatency(own))
 	switch {
-	case c.OldestSeconds > c.LatencySeconds:
-		s += " (the age of the oldest command)"
-	case p.P99Seconds > 0 && each > peakFactor*p.P99Seconds:
-		s += " (a peak of the last seconds, which counts in full and fades; half of all commands take " + formatLatency(p.P50Seconds) + " now)"
+	case c.LateSeconds > c.LatencySeconds:
+		s += " (so much is the oldest command overdue)"
+	case p.P99Seconds > 0 && own > peakFactor*p.P99Seconds:
+		s += " (a peak of the last seconds, which fades; half of all commands take " + formatLatency(p.P50Seconds) + " now)"
 	}
-	s += fmt.Sprintf(" for each of %d", 1+c.InFlight)
-	if bytes := c.TotalSeconds - each*float64(1+c.InFlight); bytes > each/1000 && c.BytesPerSecond > 0 {
-		s += fmt.Sprintf(", and %s for its bytes and those before it at %s MB/s", formatLatency(bytes), formatRate(c.BytesPerSecond/1e6))
+	if c.QueueSeconds > 0 {
+		s += fmt.Sprintf(", and twice the %s of what is before it", formatLatency(c.QueueSeconds))
+	}
+	if c.BytesPerSecond > 0 {
+		s += fmt.Sprintf(", at %s MB/s", formatRate(c.BytesPerSecond/1e6))
 	}
 	if c.WriteSeconds > 0 {
-		s += fmt.Sprintf("; a write %s each", formatLatency(c.WriteSeconds))
+		s += fmt.Sprintf("; a write on an empty path takes %s", formatLatency(c.WriteSeconds))
 	}
 	return s + "."
 }

@@ -99,6 +99,7 @@ func newPathStatus(p initiator.PathSnapshot, now time.Time) pathStatus {
 		LastAsync:  newTargetNotice(p.Session.LastAsync, p.Link.AsyncAge),
 		Cost: pathCost{
 			TotalSeconds: p.Cost.Total, LatencySeconds: p.Cost.Latency, WriteSeconds: p.Cost.Write, OldestSeconds: p.Cost.Age,
+			LateSeconds: p.Cost.Late, QueueSeconds: p.Cost.Queue, EachSeconds: p.Cost.PerCommand,
 			InFlight: p.Cost.InFlight, QueuedBytes: p.Cost.Queued, BytesPerSecond: p.Cost.Bandwidth,
 			Limit: p.Cost.Limit, Ramp: p.Cost.Ramp, Known: p.Cost.Known,
 		},

@@ -195,15 +195,18 @@ type targetNotice struct {
 	SinceSeconds float64 `json:"since_seconds"`
 }
 
-// pathCost is what a read of 4 KiB over the path is expected to take, as the
-// latency policy sees it: for each command in flight and itself the latency, or
-// the age of the oldest command if that is more, and the time its bytes and those
-// before it need.
+// pathCost is how the latency policy rates the path for a read of 4 KiB: the
+// latency, or by how much the oldest command is overdue if that is more, the time
+// its bytes need, and twice the time of those before it, since it will hold up
+// others in its turn.
 type pathCost struct {
 	TotalSeconds   float64 `json:"total_seconds"`
-	LatencySeconds float64 `json:"latency_seconds"`       // of a read without length
+	LatencySeconds float64 `json:"latency_seconds"`       // of a read without length on an empty path
 	WriteSeconds   float64 `json:"write_latency_seconds"` // of a write without length
 	OldestSeconds  float64 `json:"oldest_seconds"`        // age of the oldest read or write in flight
+	LateSeconds    float64 `json:"late_seconds"`          // by how much that is overdue
+	QueueSeconds   float64 `json:"queue_seconds"`         // that those in flight need before it
+	EachSeconds    float64 `json:"per_command_seconds"`   // of it, for each command; 0: none or not known
 	InFlight       int     `json:"in_flight"`
 	QueuedBytes    int     `json:"queued_bytes"`
 	BytesPerSecond float64 `json:"bytes_per_second"` // 0: not known

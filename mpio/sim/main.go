@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -27,6 +28,7 @@ type options struct {
 	seed            uint64
 	warmUp, measure time.Duration
 	jobs            int
+	whole           bool
 }
 
 func command(args []string, w io.Writer) error {
@@ -35,11 +37,13 @@ func command(args []string, w io.Writer) error {
 	policy := f.String("policy", strings.Join(mpio.Policies(), ","), "`NAMES` of policies, with commas")
 	list := f.Bool("list", false, "list the scenarios")
 	brief := f.Bool("brief", false, "only compare the first policy with the best of all, per scenario")
+	asJSON := f.Bool("json", false, "print the results as JSON")
 	var o options
 	f.Uint64Var(&o.seed, "seed", 1, "where chance begins")
 	f.DurationVar(&o.warmUp, "warmup", 2*time.Second, "virtual time before measuring")
 	f.DurationVar(&o.measure, "measure", 4*time.Second, "virtual time measured")
 	f.IntVar(&o.jobs, "jobs", runtime.GOMAXPROCS(0), "simulations at a time")
+	f.BoolVar(&o.whole, "whole", false, "with all that else the device does about slow paths: hedged reads, marginal paths")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -57,6 +61,9 @@ func command(args []string, w io.Writer) error {
 	tables, err := runAll(set, o)
 	if err != nil {
 		return err
+	}
+	if *asJSON {
+		return writeJSON(w, tables)
 	}
 	if *brief {
 		writeBrief(w, tables)
@@ -87,7 +94,7 @@ func runAll(set []*Scenario, o options) ([]table, error) {
 			slots <- struct{}{}
 			wg.Go(func() {
 				defer func() { <-slots }()
-				r, err := run(s, policy, o.seed, o.warmUp, o.measure)
+				r, err := run(s, policy, o)
 				tables[i].results[j] = r
 				if err != nil {
 					mu.Lock()
@@ -99,6 +106,22 @@ func runAll(set []*Scenario, o options) ([]table, error) {
 	}
 	wg.Wait()
 	return tables, failed
+}
+
+// writeJSON prints one object per scenario and policy, a line each.
+func writeJSON(w io.Writer, tables []table) error {
+	enc := json.NewEncoder(w)
+	for _, t := range tables {
+		for _, r := range t.results {
+			if err := enc.Encode(struct {
+				Scenario string
+				Result
+			}{t.Name, r}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func writeTable(w io.Writer, t table) {

@@ -26,12 +26,15 @@ type Result struct {
 }
 
 // run puts a policy through a scenario.
-func run(s *Scenario, policy string, seed uint64, warmUp, measure time.Duration) (Result, error) {
+func run(s *Scenario, policy string, o options) (Result, error) {
 	c, u := newClock(), newUnit()
 	n := uint64(0)
-	stream := func() *rand.Rand { n++; return rand.New(rand.NewPCG(seed, n)) }
+	stream := func() *rand.Rand { n++; return rand.New(rand.NewPCG(o.seed, n)) }
 	load := stream()
-	cfg := mpio.Config{Name: s.Name, Target: "iqn.2026-01.sim:disk", LUN: scsi.MakeLUN(0), Policy: policy, Seed: seed}
+	cfg := mpio.Config{Name: s.Name, Target: "iqn.2026-01.sim:disk", LUN: scsi.MakeLUN(0), Policy: policy, Seed: o.seed}
+	if !o.whole {
+		cfg.HedgeBudget, cfg.Marginal.Off = -1, true
+	}
 	cfg.Marginal.Off = true // what the policies make of a bad path is the question
 	cfg.NewSession = func(pc mpio.PathConfig, obs session.Observer) (mpio.Session, error) {
 		return newSession(c, newWire(s.Paths[pc.TPGT-1], c, stream()), u, obs), nil
@@ -50,12 +53,13 @@ func run(s *Scenario, policy string, seed uint64, warmUp, measure time.Duration)
 	if !d.Ready() {
 		return Result{}, fmt.Errorf("sim: %s: no path came up", s.Name)
 	}
+	o.warmUp, o.measure = s.spans(o)
 	all := startClients(s.Load, s.Load.Rate*s.capacity(), d, c, load)
-	c.run(c.now + int64(warmUp))
+	c.run(c.now + int64(o.warmUp))
 	before := d.Snapshot()
 	all.count = true
-	c.run(c.now + int64(measure))
-	return s.result(policy, all, before, d.Snapshot(), measure), nil
+	c.run(c.now + int64(o.measure))
+	return s.result(policy, all, before, d.Snapshot(), o.measure), nil
 }
 
 func (s *Scenario) result(policy string, all *clients, before, after mpio.Snapshot, measure time.Duration) Result {

@@ -47,6 +47,19 @@ func (s *Scenario) optimum() float64 {
 	return sum
 }
 
+// enough requests are answered in a scenario that stays the same all the time.
+const enough = 100_000
+
+// spans cuts warm-up and measuring short where the rate is so high that a part
+// of them tells as much, and nothing happens from time to time.
+func (s *Scenario) spans(o options) (warmUp, measure time.Duration) {
+	if slices.ContainsFunc(s.Paths, func(r Route) bool { return r.Period > 0 }) {
+		return o.warmUp, o.measure
+	}
+	takes := time.Duration(enough / s.optimum() * 1e9)
+	return min(o.warmUp, max(takes, 400*ms)), min(o.measure, max(takes, 100*ms))
+}
+
 const ms = time.Millisecond
 
 // array is a path to a storage array as they are: 0.2 ms of network, a controller

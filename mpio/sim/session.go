@@ -38,6 +38,9 @@ type flight struct {
 	c     *session.Command // nil: taken back
 	stage int
 	index int
+	over  func() // told when a command that was taken back is answered
+	sent  int64
+	bytes int
 }
 
 func newSession(c *clock, w *wire, u *unit, obs session.Observer) *simSession {
@@ -98,7 +101,8 @@ func (s *simSession) Submit(c *session.Command) bool {
 		f = &flight{s: s}
 		f.run = f.step
 	}
-	f.c, f.stage, f.index = c, 0, len(s.flights)
+	f.over = nil
+	f.c, f.stage, f.index, f.sent, f.bytes = c, 0, len(s.flights), s.c.now, len(c.Data)
 	s.flights = append(s.flights, f)
 	if len(s.flights) == 1 {
 		s.heard = s.c.now
@@ -118,18 +122,14 @@ func (f *flight) step() {
 	case 1:
 		s.c.at(s.w.serve(), &f.event)
 	case 2:
-		bytes := 0
-		if f.c != nil {
-			bytes = len(f.c.Data)
-		}
-		s.c.at(s.w.resume(s.w.carry(bytes)+int64(s.w.Latency/2)), &f.event)
+		s.c.at(s.w.resume(s.w.carry(f.bytes)+int64(s.w.Latency/2)), &f.event)
 	default:
 		s.arrived(f)
 	}
 }
 
 func (s *simSession) arrived(f *flight) {
-	c := f.c
+	c, took, bytes, over := f.c, s.c.now-f.sent, f.bytes, f.over
 	s.drop(f)
 	s.heard = s.c.now
 	if s.silent {
@@ -141,6 +141,16 @@ func (s *simSession) arrived(f *flight) {
 		c.Underflow, c.Overflow, c.Residual = false, false, 0
 		s.unit.answer(c)
 		c.Owner.CommandDone(c)
+		return
+	}
+	if late, ok := s.obs.(session.LateObserver); ok {
+		if over != nil {
+			bytes = 0 // a write
+		}
+		late.CommandLate(nil, took, bytes)
+	}
+	if over != nil {
+		over()
 	}
 }
 
@@ -219,8 +229,16 @@ func (s *simSession) Detach(c *session.Command) bool {
 	return false
 }
 
-// DetachWatched implements mpio.Session: nobody takes writes back here.
-func (s *simSession) DetachWatched(*session.Command, func()) bool { return false }
+// DetachWatched implements mpio.Session: writes can be taken back, too.
+func (s *simSession) DetachWatched(c *session.Command, over func()) bool {
+	for _, f := range s.flights {
+		if f.c == c {
+			f.c, f.over = nil, over
+			return true
+		}
+	}
+	return false
+}
 
 // AbortTask implements mpio.Session: the target of the model does not know it.
 func (s *simSession) AbortTask(*session.Command, func(session.TMFResult)) bool { return false }
