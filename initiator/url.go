@@ -100,7 +100,7 @@ func (a *Address) parseAuthority(authority string) error {
 func ParseLUN(s string) (scsi.LUN, error) {
 	lun, err := scsi.ParseLUN(s)
 	if err != nil {
-		return 0, &Error{Kind: KindInvalid, Msg: fmt.Sprintf("LUN %q", s), Err: err, Hint: "`iscsimp luns` lists the LUNs of a target"}
+		return 0, invalidf("`iscsimp luns` lists the LUNs of a target", "LUN %q is neither a number from 0 to 65535 nor 0x and 16 hexadecimal digits", s)
 	}
 	return lun, nil
 }

@@ -384,7 +384,7 @@ func TestSteeringIsWrittenAndReadBack(t *testing.T) {
 	golden(t, "steering.yaml", fileText(t, steeringFile()))
 	saved, err := readSteering()
 	require.NoError(t, err)
-	assert.Equal(t, []initiator.PathSetting{{Portal: "10.0.0.1:3260", Priority: 4, Down: true}, {Portal: "10.0.0.2:3260", Weight: 7}}, saved.devices["b"].paths)
+	assert.Equal(t, []initiator.PathSetting{{Portal: "10.0.0.1:3260", Priority: 4, Down: true}, {Portal: "10.0.0.2:3260", Weight: 7}}, pathSettings(saved.devices["b"].paths))
 	assert.Equal(t, []string{"failover"}, saved.devices["a"].settings["policy"].values)
 	left, err := filepath.Glob(filepath.Join(stateDir(), ".steering*"))
 	require.NoError(t, err)
@@ -397,6 +397,28 @@ func TestSteeringIsWrittenAndReadBack(t *testing.T) {
 	r := runCLI(t, "ls")
 	assert.Equal(t, exitInvalid, r.code)
 	assert.Contains(t, r.stderr, "mend or remove the file")
+}
+
+// TestSavedSteeringLeavesTheRest: what was saved of a path replaces what the
+// configuration says of the same, and nothing else.
+func TestSavedSteeringLeavesTheRest(t *testing.T) {
+	cleanState(t)
+	path := configFile(t, "defaults: {portal: h}\ndevices:\n  disk-0:\n    paths:\n      a: {state: down, weight: 3}\n      b: {priority: 2, state: down}\n      c: {weight: 9}\n")
+	for portal, action := range map[string]string{"a:3260": "priority", "b:3260": "up"} {
+		cmd := pathCommand{Path: portal, Action: action}
+		if action == "priority" {
+			cmd.Value = "7"
+		}
+		_, err := saveSteering("disk-0", portal, cmd)
+		require.NoError(t, err)
+	}
+	o, err := understood(t, "--config", path, someIQN)
+	require.NoError(t, err)
+	assert.ElementsMatch(t, []initiator.PathSetting{
+		{Portal: "a:3260", Priority: 7, Weight: 3, Down: true},
+		{Portal: "b:3260", Priority: 2},
+		{Portal: "c:3260", Weight: 9},
+	}, o.cfg.Paths)
 }
 
 func TestDidYouMean(t *testing.T) {

@@ -71,7 +71,7 @@ type section struct {
 	secrets  map[string]secretSetting // by the option that names a file instead
 	target   string                   // of a device
 	lun      string                   // of a device
-	paths    []initiator.PathSetting  // of a device
+	paths    []steeredPath            // of a device
 }
 
 // setting is the value of one option.

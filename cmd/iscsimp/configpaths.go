@@ -1,20 +1,29 @@
 package main
 
 import (
+	"cmp"
+	"slices"
+
 	"github.com/iscsimp/iscsimp/initiator"
 	"github.com/iscsimp/iscsimp/internal/yaml"
 )
 
+// steeredPath is how one path is steered, as far as a file says.
+type steeredPath struct {
+	initiator.PathSetting
+	stated bool // it says whether the path is up or down
+}
+
 // paths reads how the paths of a device are steered: by portal, each with
 // priority, weight and state.
-func (r *configReader) paths(n *yaml.Node) ([]initiator.PathSetting, error) {
+func (r *configReader) paths(n *yaml.Node) ([]steeredPath, error) {
 	if n.Kind == yaml.Empty {
 		return nil, nil
 	}
 	if n.Kind != yaml.Map {
 		return nil, r.wrong(n.Line, "paths must hold portals, each with settings below it, not %v", n.Kind)
 	}
-	var list []initiator.PathSetting
+	var list []steeredPath
 	seen := map[string]int{}
 	for _, e := range n.Entries {
 		set, err := r.path(e)
@@ -30,7 +39,7 @@ func (r *configReader) paths(n *yaml.Node) ([]initiator.PathSetting, error) {
 	return list, nil
 }
 
-func (r *configReader) path(e yaml.Entry) (set initiator.PathSetting, err error) {
+func (r *configReader) path(e yaml.Entry) (set steeredPath, err error) {
 	if set.Portal, err = initiator.ParsePortal(e.Key); err != nil {
 		return set, r.wrong(e.Line, "%v", err)
 	}
@@ -56,7 +65,7 @@ func (r *configReader) path(e yaml.Entry) (set initiator.PathSetting, err error)
 		case "state":
 			switch value {
 			case "up", "down":
-				set.Down = value == "down"
+				set.Down, set.stated = value == "down", true
 			default:
 				return set, r.wrong(v.Line, "state %q: use up or down", value)
 			}
@@ -67,17 +76,29 @@ func (r *configReader) path(e yaml.Entry) (set initiator.PathSetting, err error)
 	return set, nil
 }
 
-// mergePaths gives the settings of both, those of first where they meet.
-func mergePaths(first, second []initiator.PathSetting) []initiator.PathSetting {
-	merged := append([]initiator.PathSetting(nil), first...)
-next:
+// mergePaths gives what both say; where they disagree, what first says.
+func mergePaths(first, second []steeredPath) []steeredPath {
+	merged := slices.Clone(first)
 	for _, s := range second {
-		for _, m := range merged {
-			if m.Portal == s.Portal {
-				continue next
-			}
+		i := slices.IndexFunc(merged, func(m steeredPath) bool { return m.Portal == s.Portal })
+		if i < 0 {
+			merged = append(merged, s)
+			continue
 		}
-		merged = append(merged, s)
+		m := &merged[i]
+		m.Priority, m.Weight = cmp.Or(m.Priority, s.Priority), cmp.Or(m.Weight, s.Weight)
+		if !m.stated {
+			m.Down, m.stated = s.Down, s.stated
+		}
 	}
 	return merged
+}
+
+// pathSettings are steered paths as the library takes them.
+func pathSettings(paths []steeredPath) []initiator.PathSetting {
+	var list []initiator.PathSetting
+	for _, p := range paths {
+		list = append(list, p.PathSetting)
+	}
+	return list
 }

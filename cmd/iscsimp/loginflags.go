@@ -142,7 +142,7 @@ func loginOptionsOf(c *cli.Context, dir string) (o loginOptions, err error) {
 		return o, err
 	}
 	known := settingsOf(c)
-	o.cfg.Paths = known.paths
+	o.cfg.Paths = pathSettings(known.paths)
 	if o.name = cmp.Or(c.String(flagName), known.device); o.name == "" {
 		o.name = deriveDeviceName(a.Target, o.cfg.LUN)
 	} else if err := checkDeviceName(o.name); err != nil {

@@ -43,7 +43,7 @@ type settings struct {
 	device   string // the name of the device, "" if it is not known
 	target   string // of the device, if the configuration tells
 	lun      string
-	paths    []initiator.PathSetting
+	paths    []steeredPath
 }
 
 // settingsOf gives the settings of a call; never nil.

@@ -99,10 +99,10 @@ func (d *section) steer(portal string, cmd pathCommand) {
 		d.settings[cmd.Action] = setting{values: []string{cmd.Value}}
 		return
 	}
-	i := slices.IndexFunc(d.paths, func(s initiator.PathSetting) bool { return s.Portal == portal })
+	i := slices.IndexFunc(d.paths, func(s steeredPath) bool { return s.Portal == portal })
 	if i < 0 {
 		i = len(d.paths)
-		d.paths = append(d.paths, initiator.PathSetting{Portal: portal})
+		d.paths = append(d.paths, steeredPath{PathSetting: initiator.PathSetting{Portal: portal}})
 	}
 	set := &d.paths[i]
 	op, err := cmd.op()
@@ -111,9 +111,9 @@ func (d *section) steer(portal string, cmd pathCommand) {
 	}
 	switch op.Kind {
 	case initiator.PathDown:
-		set.Down = true
+		set.Down, set.stated = true, true
 	case initiator.PathUp:
-		set.Down = false
+		set.Down, set.stated = false, true
 	case initiator.PathPriority:
 		set.Priority = op.Value
 	case initiator.PathWeight:
@@ -136,11 +136,13 @@ func (cfg *config) steeringText() []byte {
 			b.WriteString("    paths:\n")
 		}
 		for _, p := range d.paths {
-			state := "up"
-			if p.Down {
-				state = "down"
+			fmt.Fprintf(&b, "      %s:\n", yaml.Quote(p.Portal))
+			switch {
+			case p.Down:
+				b.WriteString("        state: down\n")
+			case p.stated:
+				b.WriteString("        state: up\n")
 			}
-			fmt.Fprintf(&b, "      %s:\n        state: %s\n", yaml.Quote(p.Portal), state)
 			if p.Priority > 0 {
 				fmt.Fprintf(&b, "        priority: %d\n", p.Priority)
 			}
