@@ -9,7 +9,7 @@ TOOLS   := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 PKGS    := ./...
 FUZZ    ?= 50000x
 
-.PHONY: all build demo test test-unit test-race test-invariants test-real target-check lint fmt vet fuzz bench hostile schedules lab lab-test deps clean cross FORCE
+.PHONY: all build demo test test-unit test-race test-invariants test-real target-check lint fmt vet model model-short fuzz bench hostile schedules lab lab-test deps clean cross FORCE
 
 all: build
 
@@ -26,7 +26,7 @@ demo:
 
 # All tests: the project's own, then those against targets and NBD clients
 # nobody here wrote.
-test: vet test-race test-invariants target-check test-real fuzz
+test: vet test-race test-invariants model-short target-check test-real fuzz
 
 test-unit:
 	$(GO) test -shuffle=on $(PKGS)
@@ -45,6 +45,13 @@ test-real: deps
 # Debian's iscsi-test-cu against our own target, so that it cannot lie.
 target-check: deps
 	iscsitest/target-check.sh
+
+# The model of the write fence, by spin: the invariant holds, and is found
+# violated in each mutant. model-short has smaller bounds and fewer mutants.
+model: deps
+	mpio/model/check.sh
+model-short: deps
+	mpio/model/check.sh short
 
 # Every fuzz target for $(FUZZ): so many executions, or a time.
 fuzz:

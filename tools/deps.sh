@@ -5,7 +5,7 @@ set -euo pipefail
 declare -A need=(
 	[tgtd]=tgt [fio]=fio [nbdinfo]=libnbd-bin [nbdcopy]=libnbd-bin [qemu-img]=qemu-utils
 	[qemu-io]=qemu-utils [qemu-nbd]=qemu-utils [iscsi-test-cu]=libiscsi-bin [jq]=jq [ss]=iproute2
-	[istgt]=istgt [tshark]=tshark [dumpcap]=tshark
+	[spin]=spin [gcc]=gcc [istgt]=istgt [tshark]=tshark [dumpcap]=tshark
 )
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
@@ -14,6 +14,8 @@ for tool in "${!need[@]}"; do
 done
 # qemu reads iscsi:// through a module of its own, which the benchmarks compare with.
 compgen -G '/usr/lib/*/qemu/block-iscsi.so' >/dev/null || missing+=(qemu-block-extra)
+# spin's programs are compiled with gcc.
+[ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
 (( ${#missing[@]} )) || exit 0
 mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
 echo "installing: ${missing[*]}"
