@@ -119,6 +119,9 @@ func (p *path) leaveDetour(why string) {
 	p.stopCheck()
 	p.logged, p.verified, p.silent = false, false, false
 	p.refresh(why+" through "+p.detour.via+"; its own portal is dialed", nil)
+	if p.dev.watch != nil {
+		p.dev.watch.left(p)
+	}
 	p.sess.(detourer).Leave()
 }
 

@@ -52,8 +52,9 @@ type Device struct {
 	activation               activation
 	ghosts                   []*ghost // oldest first
 	memory                   memory
-	failing                  bool  // no path for longer than NoPathTimeout
-	noPathSince              int64 // 0 = there is one
+	watch                    fenceWatch // nil but in tests
+	failing                  bool       // no path for longer than NoPathTimeout
+	noPathSince              int64      // 0 = there is one
 	noPathTold               bool
 	moveTokens               float64 // reads that may still be taken from silent paths
 	tickOn                   bool

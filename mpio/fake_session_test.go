@@ -17,6 +17,9 @@ type fakeSession struct {
 	obs  session.Observer
 	cfg  PathConfig
 
+	rec   *recorder // nil: none
+	index int       // of the path
+
 	room       int          // commands taken at once
 	delay      func() int64 // service time of a command
 	serial     bool         // one command at a time
@@ -75,6 +78,7 @@ func (s *fakeSession) login() {
 	default:
 		s.logins++
 		s.logged = true
+		s.rec.loggedIn(s.index, s.honest)
 		up := session.Up{First: s.logins == 1, TSIH: 1, TPGT: s.group, Via: s.via}
 		if s.honest { // ends the session before it, and no other
 			up.Reinstated, up.Conclusive = !up.First, true
@@ -103,6 +107,7 @@ func (s *fakeSession) Submit(c *session.Command) bool {
 	case session.DirRead:
 		f.bytes = len(c.Data)
 	}
+	s.rec.flew(s.index, f, "send")
 	s.flights = append(s.flights, f)
 	took := s.delay()
 	if s.serial {
@@ -150,6 +155,7 @@ func (s *fakeSession) complete(f *flight) {
 	if !ok {
 		a = s.unit.do(f.cdb, buf)
 	}
+	s.recordAnswer(f, !ok)
 	if f.over != nil {
 		f.over()
 	}
@@ -158,6 +164,20 @@ func (s *fakeSession) complete(f *flight) {
 		c.Underflow, c.Overflow, c.Residual = a.under, a.over, a.residual
 		c.Owner.CommandDone(c)
 	}
+}
+
+// recordAnswer notes what became of a command.
+func (s *fakeSession) recordAnswer(f *flight, executed bool) {
+	step := "again"
+	switch {
+	case executed && f.c != nil:
+		step = "execute"
+	case executed:
+		step = "executeLate"
+	case f.c == nil:
+		step = "drop"
+	}
+	s.rec.flew(s.index, f, step)
 }
 
 // release lets the target go on after hold.
@@ -188,6 +208,7 @@ func (s *fakeSession) lose(why *session.Error, again int64) {
 	s.logged, s.isSilent = false, false
 	e := *why
 	e.Sent = !s.unsent
+	s.rec.lost(s.index, e.Sent)
 	flights := s.flights
 	s.flights = nil
 	for _, f := range flights {
@@ -249,6 +270,7 @@ func (s *fakeSession) wakeIf(f *flight) {
 func (s *fakeSession) wake(i int) {
 	f := s.zombies[i]
 	s.zombies = slices.Delete(s.zombies, i, i+1)
+	s.rec.flew(s.index, f, "executeLate")
 	s.unit.do(f.cdb, f.data)
 }
 
@@ -312,6 +334,7 @@ func (s *fakeSession) abort(ends func(*flight) bool) {
 		if f.done != nil {
 			f.done.dead = true
 		}
+		s.recordAnswer(f, false)
 		if f.c != nil {
 			f.c.Err = &session.Error{Kind: session.KindAborted, Sent: true, Settled: true}
 			f.c.Owner.CommandDone(f.c)

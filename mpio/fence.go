@@ -185,12 +185,33 @@ func (d *Device) raise(o *io, p *path, now int64) *ghost {
 	p.raised++
 	d.stat.fencesRaised++
 	d.loop.SetTimer(&d.fenceTimer, d.ghosts[0].deadline)
+	if d.watch != nil {
+		d.watch.raised(g)
+	}
 	return g
 }
 
+// settledBy is what a ghost was settled by.
+type settledBy string
+
+const (
+	byLogin   settledBy = "login"   // later logins ended its session
+	byAnswer  settledBy = "answer"  // the target answered it after all, or ended it
+	byPreempt settledBy = "preempt" // PREEMPT AND ABORT
+	byTime    settledBy = "time"    // assumed
+)
+
+// fenceWatch is told what the fence does. Tests hold it against the model.
+type fenceWatch interface {
+	raised(g *ghost)
+	checked(p *path) // the unit behind a login is the right one
+	left(p *path)    // a detour is over
+	settled(list []*ghost, by settledBy)
+}
+
 // settle ends the ghosts that match: no copy of them can land any more, or so
-// it has to be assumed. by says why, in words.
-func (d *Device) settle(p *path, by string, match func(*ghost) bool) int {
+// it has to be assumed. why says it in words.
+func (d *Device) settle(p *path, by settledBy, why string, match func(*ghost) bool) int {
 	var gone []*ghost
 	kept := d.ghosts[:0]
 	for _, g := range d.ghosts {
@@ -207,11 +228,14 @@ func (d *Device) settle(p *path, by string, match func(*ghost) bool) int {
 	}
 	d.armFenceTimer()
 	d.stat.fencesSettled += uint64(len(gone))
-	e := Event{Kind: FenceSettled, Count: len(gone), Text: settledText(gone) + by}
+	e := Event{Kind: FenceSettled, Count: len(gone), Text: settledText(gone) + why}
 	if p != nil {
 		e.Path = p.cfg.ID
 	}
 	d.emit(e)
+	if d.watch != nil {
+		d.watch.settled(gone, by)
+	}
 	for _, g := range gone {
 		d.laid(g)
 	}
@@ -246,7 +270,7 @@ func settledText(gone []*ghost) string {
 // has to make sure that a reservation is held, and that p is not registered
 // again before its old session is proven to be over, or FenceTimeout has passed.
 func (d *Device) settlePreempted(p *path, gen uint64) int {
-	return d.settle(p, "the key of the path was preempted, and its commands were aborted",
+	return d.settle(p, byPreempt, "the key of the path was preempted, and its commands were aborted",
 		func(g *ghost) bool { return g.path == p && g.gen <= gen && g.earlier == nil })
 }
 
@@ -286,7 +310,7 @@ func (d *Device) armFenceTimer() {
 // that hangs may still wake up later.
 func (d *Device) onFenceTimer() {
 	now := d.loop.Now()
-	n := d.settle(nil, fmt.Sprintf("nothing proved it within %v; a target that hangs longer may still execute them", d.cfg.FenceTimeout),
+	n := d.settle(nil, byTime, fmt.Sprintf("nothing proved it within %v; a target that hangs longer may still execute them", d.cfg.FenceTimeout),
 		func(g *ghost) bool { return g.deadline <= now })
 	d.stat.fencesTimedOut += uint64(n)
 	d.armFenceTimer()

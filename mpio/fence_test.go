@@ -135,6 +135,27 @@ func TestReinstatementElsewhereSettlesNothing(t *testing.T) {
 	assert.Len(t, r.d.ghosts, 1)
 }
 
+// TestAnotherCheckSettlesNothing: a write that was moved away from a silent path is
+// still with the session there, which no later login has ended.
+func TestAnotherCheckSettlesNothing(t *testing.T) {
+	r := newRig(t, 2, nil).up()
+	r.only(0)
+	r.s[0].hold = true
+	w := r.write(10, 1, 1)
+	r.l.run(msec)
+	r.s[0].silence()
+	r.l.run(msec)
+	require.True(t, w.done)
+	require.Len(t, r.d.ghosts, 1)
+	r.s[0].hold = false // for what comes now
+	r.d.paths[0].doubt("test")
+	r.l.run(sec)
+	require.Equal(t, StateUp, r.state(0))
+	require.Len(t, r.d.ghosts, 1)
+	r.s[0].release()
+	require.Empty(t, r.d.ghosts)
+}
+
 func TestPreemptAndAbortSettles(t *testing.T) {
 	r, _ := lostWrite(t, nil)
 	over := r.write(10, 1, 2)

@@ -34,7 +34,7 @@ func (d *Device) answeredLate(g *ghost) {
 	if g == nil {
 		return // UnsafeNoFence
 	}
-	d.settle(g.path, "the target has answered it, or ended it", func(x *ghost) bool { return x == g })
+	d.settle(g.path, byAnswer, "the target has answered it, or ended it", func(x *ghost) bool { return x == g })
 	d.kick()
 }
 

@@ -238,11 +238,14 @@ func (p *path) SessionUp(_ *session.Session, up session.Up) {
 // logins have ended. It waits for the check of the unit: a login that another
 // device answers, where an address has moved, ends nothing on the first one.
 func (p *path) settleReinstated() {
-	by := "the session was reinstated, which ended every command of the old one"
-	if p.detour.via != "" {
-		by = "the session was reinstated through " + p.detour.via + ", which ended every command of the old one"
+	if p.dev.watch != nil {
+		p.dev.watch.checked(p)
 	}
-	p.dev.settle(p, by,
+	why := "the session was reinstated, which ended every command of the old one"
+	if p.detour.via != "" {
+		why = "the session was reinstated through " + p.detour.via + ", which ended every command of the old one"
+	}
+	p.dev.settle(p, byLogin, why,
 		func(g *ghost) bool { return g.path == p && g.provable(p.chain) && g.gen < p.gen })
 }
 

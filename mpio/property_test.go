@@ -65,6 +65,7 @@ func newChaos(t testing.TB, seed uint64, change func(*Config)) *chaos {
 		s.rises = func(f *flight) { c.l.after(c.rnd.Int64N(30*sec), func() { s.wakeIf(f) }) }
 		s.intercept = func(cdb scsi.CDB) (answer, bool) { return c.answer(cdb) }
 	}
+	c.record(chaosBlocks)
 	return c
 }
 
@@ -235,16 +236,21 @@ func TestNoAcknowledgedWriteIsReplacedByAnOlderOne(t *testing.T) {
 	first, n := seeds(t)
 	t.Logf("seeds %d to %d; MPIO_SEED runs one", first, first+n-1)
 	raised, waits := uint64(0), uint64(0)
+	steps := map[string]int{}
 	for seed := first; seed < first+n; seed++ {
 		c := newChaos(t, seed, nil)
 		c.run()
 		require.Empty(t, c.failure, "MPIO_SEED=%d", seed)
+		require.NoError(t, c.rec.finish(), "MPIO_SEED=%d", seed)
+		for step, n := range c.rec.count {
+			steps[step] += n
+		}
 		require.Empty(t, c.open, "requests never completed, MPIO_SEED=%d", seed)
 		c.requireIdle()
 		raised += c.d.stat.fencesRaised
 		waits += c.d.stat.fencedWaits
 	}
-	t.Logf("%d fences raised, %d commands held back", raised, waits)
+	t.Logf("%d fences raised, %d commands held back; steps of the model: %v", raised, waits, steps)
 	if n > 1 {
 		require.Greater(t, raised, n, "the test must reach the fence")
 		require.Greater(t, waits, n/4)

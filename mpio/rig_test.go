@@ -28,6 +28,7 @@ type rig struct {
 	unit   *fakeUnit
 	s      []*fakeSession
 	events []Event
+	rec    *recorder // nil: none
 }
 
 // newRig makes a device with n paths to one unit of 4096 blocks, not started.
@@ -76,18 +77,26 @@ type result struct {
 	done bool
 	at   int64
 	then func()
+	rec  *recorder
+	id   uint64 // of a write
 }
 
 func (q *result) RequestDone(r *block.Request) {
 	assert.False(q.t, q.done, "completed twice")
 	q.done, q.at = true, q.l.now
+	q.rec.done(q.id, r.Err)
 	if q.then != nil {
 		q.then()
 	}
 }
 
 func (r *rig) submit(q block.Request) *result {
-	x := &result{Request: q, t: r.t, l: r.l}
+	return r.submitAs(0, q)
+}
+
+// submitAs submits a write that is known by a number.
+func (r *rig) submitAs(id uint64, q block.Request) *result {
+	x := &result{Request: q, t: r.t, l: r.l, rec: r.rec, id: id}
 	x.Owner = x
 	r.d.Submit(&x.Request)
 	return x
@@ -103,7 +112,8 @@ func stamp(id uint64, n int) []byte {
 }
 
 func (r *rig) write(lba, n int, id uint64) *result {
-	return r.submit(block.Request{Op: block.OpWrite, Offset: uint64(lba * testBlock), Length: uint64(n * testBlock), Data: stamp(id, n)})
+	r.rec.submitted(id, lba, n)
+	return r.submitAs(id, block.Request{Op: block.OpWrite, Offset: uint64(lba * testBlock), Length: uint64(n * testBlock), Data: stamp(id, n)})
 }
 
 func (r *rig) read(lba, n int) *result {

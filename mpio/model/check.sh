@@ -41,16 +41,16 @@ mutant() {
 }
 
 if [ "${1:-}" = short ]; then
-	holds
-	mutant -DNOFENCE
-	mutant -DNONOTE
+	holds -DW=2
+	mutant -DW=2 -DNOFENCE
+	mutant -DW=2 -DNONOTE
 	exit
 fi
 holds
 holds -DOTHER
+holds -DCRASHES=2
 holds -DG=4 -DCRASHES=0
-holds -DG=4 -DCRASHES=2
-holds -DP=3 -DCRASHES=0
+holds -DP=3 -DW=2
 for m in NOFENCE ACKLIFTS ANYLOGIN NOORDER NONOTE; do mutant -D$m; done
-mutant -DNOCHAIN -DG=4 -DCRASHES=0
+mutant -DNOCHAIN -DW=2 -DG=4 -DCRASHES=0
 mutant -DOTHER -DNOSHARE

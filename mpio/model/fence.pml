@@ -80,6 +80,8 @@ bool unsure;		/* a write failed, or its process died: the other host has not bee
 byte i, j;		/* scratch */
 bool ok;
 
+#define MINE(w) copy[X(w, at[w], gen[at[w]])]
+
 /* An older write is open, or a ghost of one is not settled. */
 inline mayGo(w) {
 	ok = true;
@@ -171,6 +173,21 @@ inline lose(p) {
 	}
 	i = 0;
 	logged[p] = false; up[p] = false
+}
+
+inline move(w) {	/* from a path that fell silent: the copy there becomes a ghost */
+#ifndef NOFENCE
+	ghost[X(w, at[w], gen[at[w]])] = 1;
+#endif
+	if
+	:: MINE(w) == DONE -> MINE(w) = 0
+	:: else
+	fi;
+	state[w] = OPEN; at[w] = 0
+}
+
+inline answerLate(w, p) {	/* the target executed what was moved away, or ended it */
+	copy[X(w, p, gen[p])] = 0; ghost[X(w, p, gen[p])] = 0
 }
 
 inline login(p, proves) {
@@ -288,11 +305,19 @@ inline other() {	/* another host writes once it knows that this one is done */
 #endif
 
 /* Every step, for every write, path and login. */
-#if W != 3
-#error "EACHW lists three writes"
-#endif
+#define AWAY(w, p)	!(state[w] == SENT && at[w] == p)
+#define QUIET(w)	(state[w] != OPEN && state[w] != SENT)
+#if W == 2
+#define EACHW(M)	M(1) M(2)
+#define EACHWOF(M, p)	M(1, p) M(2, p)
+#define IDLE(p)		(AWAY(1, p) && AWAY(2, p))
+#define ALLQUIET	(QUIET(1) && QUIET(2))
+#elif W == 3
 #define EACHW(M)	M(1) M(2) M(3)
 #define EACHWOF(M, p)	M(1, p) M(2, p) M(3, p)
+#define IDLE(p)		(AWAY(1, p) && AWAY(2, p) && AWAY(3, p))
+#define ALLQUIET	(QUIET(1) && QUIET(2) && QUIET(3))
+#endif
 #if P == 2
 #define EACHP(M)	M(0) M(1)
 #define EACHWP(M)	EACHWOF(M, 0) EACHWOF(M, 1)
@@ -305,7 +330,6 @@ inline other() {	/* another host writes once it knows that this one is done */
 #elif G == 4
 #define EACHG(M, w, p)	M(w, p, 0) M(w, p, 1) M(w, p, 2) M(w, p, 3)
 #endif
-#define MINE(w)		copy[X(w, at[w], gen[at[w]])]
 #define PRESENT(w, p, g) (state[w] == SENT && at[w] == p && gen[p] == g)
 
 #define STEP_SEND(w, p) \
@@ -313,6 +337,9 @@ inline other() {	/* another host writes once it knows that this one is done */
 #define STEP_EXECUTE(w)	:: d_step { state[w] == SENT && MINE(w) == ALIVE; execute(w) }
 #define STEP_ACK(w)	:: d_step { state[w] == SENT && MINE(w) == DONE; acknowledge(w) }
 #define STEP_AGAIN(w)	:: d_step { state[w] == SENT; again(w) }
+#define STEP_MOVE(w)	:: d_step { state[w] == SENT; move(w) }
+#define STEP_ANSWER(w, p) \
+	:: d_step { logged[p] && ghost[X(w, p, gen[p])] && !PRESENT(w, p, gen[p]); answerLate(w, p) }
 #define STEP_FAIL(w)	:: d_step { state[w] == OPEN; fail(w) }
 #define STEP_LATE(w, p, g) \
 	:: d_step { copy[X(w, p, g)] == ALIVE && !PRESENT(w, p, g); executeLate(w, p, g) }
@@ -324,7 +351,6 @@ inline other() {	/* another host writes once it knows that this one is done */
 #define STEP_LOGIN(p)	:: d_step { !logged[p] && gen[p] < G - 1; login(p, false) }
 #define STEP_CHECK(p)	:: d_step { logged[p] && !up[p]; check(p) }
 #define STEP_DOUBT(p)	:: d_step { up[p]; doubt(p) }
-#define IDLE(p)		(!(state[1] == SENT && at[1] == p) && !(state[2] == SENT && at[2] == p) && !(state[3] == SENT && at[3] == p))
 #define STEP_LEAVE(p)	:: d_step { logged[p] && !up[p] && IDLE(p); leave(p) }
 #define STEP_EARLIER(p)	:: d_step { earlier[p]; timeoutEarlier(p) }
 
@@ -336,8 +362,7 @@ init {
 end:	do
 #ifdef OTHER
 	:: d_step { next <= W && !others; submit() }
-	:: d_step { !others && !unsure && state[1] != OPEN && state[1] != SENT && state[2] != OPEN && state[2] != SENT &&
-		state[3] != OPEN && state[3] != SENT; next = W + 1; other() }
+	:: d_step { !others && !unsure && ALLQUIET; next = W + 1; other() }
 #else
 	:: d_step { next <= W; submit() }
 #endif
@@ -345,6 +370,8 @@ end:	do
 	EACHW(STEP_EXECUTE)
 	EACHW(STEP_ACK)
 	EACHW(STEP_AGAIN)
+	EACHW(STEP_MOVE)
+	EACHWP(STEP_ANSWER)
 	EACHW(STEP_FAIL)
 	EACHWP(STEPS_LATE)
 	EACHWP(STEPS_TIMEOUT)
