@@ -144,7 +144,8 @@ func (c *reserveCall) answered() {
 		c.finish(reserveReply{unknown: true, err: err})
 	case remedy == scsi.RetryHere && c.cmd.Status == scsi.CheckCondition && sense.Key == scsi.KeyUnitAttention && c.troubles < maxAttentions:
 		c.troubles++
-		c.send() // news about something else: it was not carried out
+		c.p.dev.noteSense(c.p, sense, remedy)
+		c.send() // the news is about something else: it was not carried out
 	case (remedy == scsi.RetryHere && c.cmd.Status != scsi.CheckCondition || remedy == scsi.Wait) && now-c.began < int64(c.p.dev.cfg.RetryTimeout):
 		c.after(checkPause, c.send)
 	default:

@@ -251,3 +251,17 @@ func TestReservationsOverPortGroups(t *testing.T) {
 		assert.Zero(t, conflicts())
 	})
 }
+
+// TestNewsThatComesWithReservations: a unit attention that a command about reservations
+// gets is about the unit as well.
+func TestNewsThatComesWithReservations(t *testing.T) {
+	inReserveRig(t, 1, iscsitest.Quirks{}, false, func(t *testing.T, r *reserveRig) {
+		require.NoError(t, r.a.register(mpio.Registration{Key: keyA}))
+		inquiries := r.tgt.Inject(iscsitest.SCSI(scsi.OpInquiry))
+		require.NoError(t, r.tgt.UnitAttention(0, scsi.ASCInquiryDataChanged))
+		require.NoError(t, r.a.reserve(wero))
+		r.a.until(func(mpio.Snapshot) bool { return inquiries.Hits() > 0 })
+		r.a.allUp()
+		require.NoError(t, r.a.write())
+	})
+}
