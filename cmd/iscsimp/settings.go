@@ -284,7 +284,8 @@ func (s *settings) given(c *cli.Context, flag string) bool {
 	return c.IsSet(flag) && s.origin[flag] == ""
 }
 
-// attribute tells with an error about an option where its value is from.
+// attribute tells with an error about an option where its value is from. The text
+// of the error decides about nothing but these words.
 func (s *settings) attribute(err error) error {
 	if err == nil || exitCode(err) != exitInvalid {
 		return err
