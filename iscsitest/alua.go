@@ -1,6 +1,7 @@
 package iscsitest
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -22,6 +23,11 @@ type ALUA struct {
 	TransitionSeconds uint8
 	// NoExtendedHeader refuses the extended header, as units older than SPC-4 do.
 	NoExtendedHeader bool
+	// ShortExtended leaves the extended header out of the length of the list, so
+	// that its last four bytes are missing, as LIO does.
+	ShortExtended bool
+	// GarbledExtended makes the list with the extended header useless.
+	GarbledExtended bool
 	// Transition is how long a group is transitioning after SET TARGET PORT GROUPS,
 	// which is answered at once. Default: no time at all.
 	Transition time.Duration
@@ -209,7 +215,23 @@ func reportPortGroups(x *execution) result {
 		}
 		list.Groups = append(list.Groups, d)
 	}
-	return x.cut(list.AppendTo(nil, format == 1))
+	b := list.AppendTo(nil, format == 1)
+	if cut := a.cfg.shorter(); format == 1 && cut > 0 {
+		b = b[:len(b)-cut]
+		binary.BigEndian.PutUint32(b, uint32(len(b)-4))
+	}
+	return x.cut(b)
+}
+
+// shorter is by how much a list with the extended header is cut.
+func (a *ALUA) shorter() int {
+	switch {
+	case a.GarbledExtended:
+		return 7
+	case a.ShortExtended:
+		return 4
+	}
+	return 0
 }
 
 // setPortGroups is SET TARGET PORT GROUPS (SPC-4 §6.45): every group named gets

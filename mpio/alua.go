@@ -248,9 +248,11 @@ func (p *path) learnAccess(ins *inspection) {
 	a.group, a.port, a.grouped = scsi.PortGroup(ins.identity.Designators)
 	if ins.groups != nil {
 		p.told(ins.groups, true)
+	} else {
+		p.query.soon(0) // busy, or a list too long for a check
 	}
-	if state, ok := accessRefusal(scsi.Sense{Key: scsi.KeyNotReady, Code: ins.refusal}); ok && !a.held() {
-		p.setAccess(state, a.preferred)
+	if ins.refusal != 0 && !a.held() {
+		p.refused(scsi.Sense{Key: scsi.KeyNotReady, Code: ins.refusal}) // it said otherwise a moment ago
 	}
 	p.query.plan()
 }

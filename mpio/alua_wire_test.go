@@ -333,3 +333,71 @@ func TestFlipsUnderLoad(t *testing.T) {
 		})
 	}
 }
+
+// TestRefusedDuringTheCheck: the state changes between the list and the next
+// command of the check, and back. It is asked for again soon, though another path
+// carries the I/O and nothing is reported.
+func TestRefusedDuringTheCheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		target := asymmetric(0, optimized, optimized)
+		target.LUNs[0].ALUA.NoAttention, target.LUNs[0].ALUA.NoCapacity = true, true
+		w := newALUAWire(t, target, nil)
+		defer w.close()
+		w.tgt.Inject(iscsitest.And(iscsitest.OnPortal(1), iscsitest.SCSI(scsi.OpTestUnitReady, scsi.OpServiceActionIn16, scsi.OpReadCapacity10), iscsitest.First(3)),
+			iscsitest.FailSense(scsi.KeyNotReady, scsi.ASCALUAStandby))
+		w.tgt.CutConnections(iscsitest.ByPortal(1))
+		w.until(func(s mpio.Snapshot) bool { return s.Paths[1].Logins == 2 && s.Paths[1].State != mpio.StateChecking })
+		took := w.until(func(s mpio.Snapshot) bool { return s.PathsUp == 2 })
+		assert.Less(t, took, 2*time.Second)
+	})
+}
+
+// TestLongListOfGroups does not fit the buffer of a check, nor the first one of a
+// question.
+func TestLongListOfGroups(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		target := asymmetric(0, nonOptimized, optimized)
+		a := target.LUNs[0].ALUA
+		for i := range 600 {
+			a.Groups = append(a.Groups, iscsitest.PortGroup{ID: uint16(1000 + i), State: standby})
+		}
+		w := newWireTo(t, 2, target, nil)
+		defer w.close()
+		w.until(func(s mpio.Snapshot) bool {
+			return s.Paths[0].ALUAGroup == 1 && s.Paths[0].ALUAState == "active/non-optimized"
+		})
+		w.until(func(s mpio.Snapshot) bool { return s.PathsUp == 2 })
+		assert.Equal(t, "b", w.carriers())
+		w.access(2, unavailable, 0)
+		require.NoError(t, <-w.submit(block.OpRead, 1, make([]byte, 512)))
+		assert.Equal(t, "a", w.carriers())
+	})
+}
+
+// TestExtendedHeaderIsWrong: the list with the extended header lacks its end, or
+// cannot be read at all.
+func TestExtendedHeaderIsWrong(t *testing.T) {
+	for name, change := range map[string]func(*iscsitest.ALUA){
+		"four bytes short": func(a *iscsitest.ALUA) { a.ShortExtended = true },
+		"garbled":          func(a *iscsitest.ALUA) { a.GarbledExtended = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				target := asymmetric(0, optimized, nonOptimized)
+				change(target.LUNs[0].ALUA)
+				w := newALUAWire(t, target, nil)
+				defer w.close()
+				stop := w.load(2)
+				assert.Equal(t, "a", w.carriers())
+				w.access(2, optimized, 0)
+				w.access(1, nonOptimized, 0)
+				time.Sleep(time.Second)
+				assert.Equal(t, "b", w.carriers())
+				w.access(2, unavailable, 0)
+				time.Sleep(time.Second)
+				assert.Equal(t, "a", w.carriers())
+				stop()
+			})
+		})
+	}
+}

@@ -185,6 +185,10 @@ func (q *portQuery) parse() bool {
 	q.tries = 0
 	if err != nil {
 		q.p.stat.lastError = err
+		if !q.plain {
+			q.plain = true // as with a check, the older form may do
+			q.soon(0)
+		}
 		return false
 	}
 	q.p.told(&list, !q.heard)

@@ -1,6 +1,7 @@
 package scsi
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 )
@@ -115,31 +116,53 @@ func ReportTargetPortGroups(extended bool, alloc uint32) CDB {
 	return c
 }
 
+// portGroupsData names the data in errors.
+const portGroupsData = "REPORT TARGET PORT GROUPS data"
+
 // ParseTargetPortGroups reads the data of REPORT TARGET PORT GROUPS with either
 // header. Data cut short is an error that wraps ErrShort.
 //
 //	0-3  return data length (n-3)   [4  format type   5  implicit transition time   6-7  reserved]
 //	0  PREF state   1  supported   2-3  group   5  status   7  port count   8…  4 bytes for each port
 func ParseTargetPortGroups(b []byte) (PortGroups, error) {
-	const what, group = "REPORT TARGET PORT GROUPS data", 8
 	if len(b) < 4 {
-		return PortGroups{}, short(what, len(b), 4)
+		return PortGroups{}, short(portGroupsData, len(b), 4)
 	}
 	n := uint64(be.Uint32(b)) + 4
 	if n > uint64(len(b)) {
-		return PortGroups{}, short(what, len(b), clampInt(n))
+		return PortGroups{}, short(portGroupsData, len(b), clampInt(n))
 	}
 	b = b[4:n]
-	var p PortGroups
 	// With the extended header the format type is 1; in a descriptor the same bits
 	// are the RTPG format, always 0, and PREF is above them.
-	if len(b) >= 4 && b[0]&0x70 == 0x10 {
-		p.TransitionSeconds = b[1]
-		b = b[4:]
+	if len(b) < 4 || b[0]&0x70 != 0x10 {
+		groups, err := parsePortGroups(b)
+		return PortGroups{Groups: groups}, err
 	}
+	p := PortGroups{TransitionSeconds: b[1]}
+	var err error
+	if p.Groups, err = parsePortGroups(b[4:]); err != nil {
+		// Linux's target (LIO) leaves the extended header out of the length, so that
+		// the last four bytes are missing: a port, if the last group has any.
+		whole := append(bytes.Clone(b[4:]), 0, 0, 0, 0)
+		groups, again := parsePortGroups(whole)
+		if again != nil {
+			return PortGroups{}, err
+		}
+		last := &groups[len(groups)-1]
+		last.Ports = slices.DeleteFunc(last.Ports, func(port uint16) bool { return port == 0 })
+		p.Groups = groups
+	}
+	return p, nil
+}
+
+// parsePortGroups reads the descriptors.
+func parsePortGroups(b []byte) ([]PortGroupState, error) {
+	const group = 8
+	var groups []PortGroupState
 	for len(b) > 0 {
 		if len(b) < group || len(b) < group+4*int(b[7]) {
-			return PortGroups{}, malformed(what, "group %d passes the end", len(p.Groups)+1)
+			return nil, malformed(portGroupsData, "group %d passes the end", len(groups)+1)
 		}
 		g := PortGroupState{
 			Group:     be.Uint16(b[2:]),
@@ -154,9 +177,9 @@ func ParseTargetPortGroups(b []byte) (PortGroups, error) {
 			g.Ports[i] = be.Uint16(b[2:])
 			b = b[4:]
 		}
-		p.Groups = append(p.Groups, g)
+		groups = append(groups, g)
 	}
-	return p, nil
+	return groups, nil
 }
 
 // AppendTo appends the data of REPORT TARGET PORT GROUPS. A group has at most

@@ -66,6 +66,35 @@ func TestPortGroupsThatPassTheEnd(t *testing.T) {
 	assert.Len(t, got.Groups[0].Ports, 255)
 }
 
+// What Linux 6.1 sends: the return data length lacks the extended header, and the
+// last four bytes are missing.
+func TestExtendedHeaderOfLIO(t *testing.T) {
+	whole := unhex(t, groupsExtendedGolden)
+	lio := whole[:len(whole)-4]
+	lio[3] -= 4
+	got, err := ParseTargetPortGroups(lio)
+	require.NoError(t, err)
+	require.Len(t, got.Groups, 2)
+	assert.Equal(t, groupsWant[0], got.Groups[0])
+	assert.Equal(t, AccessTransitioning, got.Groups[1].State)
+	assert.Empty(t, got.Groups[1].Ports, "the one it had is lost")
+	assert.EqualValues(t, 30, got.TransitionSeconds)
+
+	noPorts := PortGroups{Groups: []PortGroupState{{Group: 1, Ports: []uint16{1}}, {Group: 2, State: AccessStandby, Supported: 7}}}
+	b := noPorts.AppendTo(nil, true)
+	b[3] -= 4
+	got, err = ParseTargetPortGroups(b[:len(b)-4])
+	require.NoError(t, err)
+	assert.Equal(t, AccessStandby, got.Groups[1].State)
+
+	b[3] -= 4
+	_, err = ParseTargetPortGroups(b[:len(b)-8])
+	assert.NoError(t, err, "one group, whole")
+	b[3]--
+	_, err = ParseTargetPortGroups(b[:len(b)-9])
+	assert.ErrorIs(t, err, ErrMalformed)
+}
+
 func TestSetTargetPortGroupsList(t *testing.T) {
 	assert.Equal(t, unhex(t, "00 00 00 00 00 00 00 01 0f 00 00 07"), AppendSetTargetPortGroups(nil, groupsWant))
 }
