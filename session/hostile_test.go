@@ -30,14 +30,19 @@ func FuzzSession(f *testing.F) {
 	log := pdu.LoginResponse{Transit: true, NSG: pdu.StageOperational}
 	f.Add(pdu.AppendPDU(nil, log.AppendTo(nil), nil, []byte("AuthMethod=None\x00"), pdu.Digests{}), false, uint16(48))
 	f.Fuzz(func(t *testing.T, p []byte, full bool, piece uint16) {
-		feedHostile(t, p, full, int(piece%4096)+1)
+		feedHostile(t, p, full, int(piece%4096)+1, int(piece>>12))
 	})
 }
 
-func feedHostile(t *testing.T, p []byte, full bool, piece int) {
+// feedHostile feeds p in pieces. The bits of mode say what was settled on: data in
+// any order, ErrorRecoveryLevel 2, data asked for only.
+func feedHostile(t *testing.T, p []byte, full bool, piece, mode int) {
 	var w *world
 	if full {
 		w = loggedInWorld(t, "MaxRecvDataSegmentLength=8192\x00")
+		w.s.params.DataPDUInOrder, w.s.params.DataSequenceInOrder = mode&1 == 0, mode&2 == 0
+		w.s.params.ErrorRecoveryLevel = uint8(mode & 4 >> 1)
+		w.s.params.ImmediateData = mode&8 == 0
 	} else {
 		w = &world{t: t, now: 1}
 		s, err := New(Config{InitiatorName: "i", TargetName: "t", Portal: "p:1"}, w, w)
@@ -49,7 +54,7 @@ func feedHostile(t *testing.T, p []byte, full bool, piece int) {
 	c := &census{done: map[*Command]int{}}
 	var cmds []*Command
 	for i := range 4 {
-		cmd := &Command{LUN: scsi.MakeLUN(1), Dir: Direction(i % 3), Data: make([]byte, 16384), Owner: c}
+		cmd := &Command{LUN: scsi.MakeLUN(1), Dir: Direction(i % 4), Data: make([]byte, 16384), In: make([]byte, 8192), Owner: c}
 		if w.s.Submit(cmd) {
 			cmds = append(cmds, cmd)
 		}
@@ -109,6 +114,6 @@ func TestHostileTarget(t *testing.T) {
 			}
 			raw = append(raw, pdu.AppendPDU(nil, bhs, make([]byte, int(bhs[4])*4), make([]byte, rng.IntN(5)*512), pdu.Digests{})...)
 		}
-		feedHostile(t, raw, rng.IntN(8) != 0, rng.IntN(300)+1)
+		feedHostile(t, raw, rng.IntN(8) != 0, rng.IntN(300)+1, rng.IntN(16))
 	}
 }
