@@ -146,3 +146,16 @@ func TestNoticeOfALivingConnection(t *testing.T) {
 		require.Contains(t, said, "announces that it drops the connection")
 	})
 }
+
+// TestDetourKeepsTime2Wait, as every other way to log in again does.
+func TestDetourKeepsTime2Wait(t *testing.T) {
+	w := newWorld(t)
+	w.quick()
+	w.s.params.DefaultTime2Wait = 3
+	w.h.Closed(io.EOF)
+	require.Equal(t, w.now+int64(3*time.Second), w.timer)
+	w.now += int64(3*time.Second) - 1
+	require.False(t, w.s.Detour("127.0.0.2:3260", 1))
+	w.now++
+	require.True(t, w.s.Detour("127.0.0.2:3260", 1))
+}
