@@ -50,7 +50,6 @@ holds
 holds -DOTHER
 holds -DCRASHES=2
 holds -DW=2 -DG=4
-holds -DP=3 -DW=2 -DCRASHES=0
 for m in NOFENCE ACKLIFTS ANYLOGIN NOORDER NONOTE; do mutant -D$m; done
 mutant -DNOCHAIN -DW=2 -DG=4 -DCRASHES=0
 mutant -DOTHER -DNOSHARE
