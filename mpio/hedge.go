@@ -23,6 +23,7 @@ const (
 	hedgeBurst         = 32      // hedges saved up at most
 	hedgeStart         = 8       // ... and at the start
 	hedgeFloor         = 2e6     // ns: no read is old before that, whatever the p99
+	hedgeSoon          = 5e6     // ns: where no path is fit for a copy, it is seen again after so long
 	hedgeFresh         = 100e6   // ns: a path's p99 is computed anew after so long
 	hedgeSamples       = 32      // reads that make a p99
 	hedgeSlower        = 4       // a path whose p99 is so many times another's is no longer merely slower
@@ -89,7 +90,7 @@ func (h *hedger) look() {
 	}
 	now := d.loop.Now()
 	best, second := h.targets(now)
-	h.wait = hedgeFresh
+	h.wait = hedgeSoon
 	if best != nil {
 		h.wait = best.hedge.after
 	}
@@ -98,7 +99,7 @@ func (h *hedger) look() {
 		if p.transfer.head == nil {
 			continue
 		}
-		to, due := best, now+hedgeFresh
+		to, due := best, now+hedgeSoon
 		if to == p {
 			to = second
 		}
@@ -146,7 +147,7 @@ func (h *hedger) targets(now int64) (best, second *path) {
 			continue
 		}
 		p.freshen(now)
-		if p.hedge.after == 0 || p.age(now) >= p.hedge.after {
+		if p.hedge.after == 0 || p.age(now) >= hedgeSlower*p.hedge.after {
 			continue // nothing is known of it, or it hangs itself
 		}
 		c := float64(p.hedge.after) * float64(1+p.inflight)
