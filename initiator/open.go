@@ -251,6 +251,13 @@ func (w *pathWatch) LateSense(s *session.Session, status scsi.Status, sense []by
 	}
 }
 
+// AsyncSense implements session.AsyncSenseObserver in the same way.
+func (w *pathWatch) AsyncSense(s *session.Session, lun scsi.LUN, sense []byte) {
+	if o, ok := w.Observer.(session.AsyncSenseObserver); ok {
+		o.AsyncSense(s, lun, sense)
+	}
+}
+
 // starter decides when Open is done. Everything but result belongs to the loop.
 type starter struct {
 	wait   Wait

@@ -39,6 +39,13 @@ func (p *path) LateSense(_ *session.Session, status scsi.Status, data []byte) {
 	}
 }
 
+// AsyncSense implements session.AsyncSenseObserver.
+func (p *path) AsyncSense(s *session.Session, lun scsi.LUN, data []byte) {
+	if lun == p.dev.cfg.LUN {
+		p.LateSense(s, scsi.CheckCondition, data)
+	}
+}
+
 // attend handles a UNIT ATTENTION. Each I_T nexus, that is each session, gets its
 // own of every event; what concerns the path is done for each, what concerns the
 // unit once.

@@ -41,6 +41,27 @@ func TestNewsWithACommandThatWasTakenBack(t *testing.T) {
 	})
 }
 
+// TestNewsByMessage: the target tells by an Asynchronous Message that a unit was
+// resized; that of another LUN is no concern of the device.
+func TestNewsByMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		seen := events{}
+		w := newWire(t, 2, iscsitest.Quirks{}, func(c *mpio.Config) { c.OnEvent = seen.note })
+		defer w.close()
+		resizer := w.tgt.Medium(0).(iscsitest.Resizer)
+		require.NoError(t, resizer.Resize(128<<20))
+		data := iscsitest.AsyncSense(scsi.KeyUnitAttention, scsi.ASCCapacityChanged)
+		other := scsi.MakeLUN(3)
+		w.tgt.SendAsync(nil, pdu.Async{LUN: uint64(other), AsyncEvent: pdu.AsyncSCSIEvent}, data)
+		time.Sleep(time.Second)
+		assert.EqualValues(t, 64<<20, w.d.Geometry().Size)
+		w.tgt.SendAsync(nil, pdu.Async{AsyncEvent: pdu.AsyncSCSIEvent}, data)
+		time.Sleep(time.Second)
+		assert.EqualValues(t, 128<<20, w.d.Geometry().Size)
+		w.on(func() { assert.Equal(t, 1, seen[mpio.AttentionSeen]) })
+	})
+}
+
 // TestEachChangeIsToldOnce: every session reports it, the log tells it once.
 func TestEachChangeIsToldOnce(t *testing.T) {
 	for _, asc := range []scsi.ASC{

@@ -21,6 +21,21 @@ type LateSenseObserver interface {
 	LateSense(s *Session, status scsi.Status, sense []byte)
 }
 
+// AsyncSenseObserver is what an Observer may implement besides: an Asynchronous
+// Message of a SCSI event (RFC 7143 §11.9.4) reports what no command will.
+type AsyncSenseObserver interface {
+	// AsyncSense: the target sent sense data about a unit, which is valid during
+	// the call. On the loop; it may call any method of the session.
+	AsyncSense(s *Session, lun scsi.LUN, sense []byte)
+}
+
+// asyncSense hands on the sense data of a SCSI event.
+func (s *Session) asyncSense(lun scsi.LUN, sense []byte) {
+	if o, ok := s.obs.(AsyncSenseObserver); ok {
+		o.AsyncSense(s, lun, sense)
+	}
+}
+
 // lateSense hands on sense data of a detached task.
 func (s *Session) lateSense(status scsi.Status, sense []byte) {
 	if o, ok := s.obs.(LateSenseObserver); ok && len(sense) > 0 {
