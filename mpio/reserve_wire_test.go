@@ -285,6 +285,25 @@ func TestPathThatWaitsToBeNotedRegisters(t *testing.T) {
 	})
 }
 
+// TestPathBesideAnExclusiveHolder: a path that is found after a reservation for one path
+// was made may not write; what it is given goes over the other one.
+func TestPathBesideAnExclusiveHolder(t *testing.T) {
+	inReserveRig(t, 1, iscsitest.Quirks{}, false, func(t *testing.T, r *reserveRig) {
+		require.NoError(t, r.a.register(mpio.Registration{Key: keyA}))
+		require.NoError(t, r.a.reserve(scsi.WriteExclusive))
+		r.a.on(func() {
+			require.NoError(t, r.a.d.AddPath(mpio.PathConfig{ID: "late", Portal: "0", TPGT: -1, ISID: session.DeriveISID("a", "late")}))
+		})
+		r.a.allUp()
+		conflicts := r.ioConflicts()
+		for range 20 {
+			require.NoError(t, r.a.write())
+		}
+		assert.NotZero(t, conflicts(), "else the test tests nothing")
+		require.NoError(t, r.a.release())
+	})
+}
+
 func TestReturningPathRegistersAgain(t *testing.T) {
 	inReserveRig(t, 2, iscsitest.Quirks{}, false, func(t *testing.T, r *reserveRig) {
 		conflicts := r.ioConflicts()
