@@ -9,7 +9,7 @@ TOOLS   := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 PKGS    := ./...
 FUZZ    ?= 50000x
 
-.PHONY: all build demo test test-unit test-race test-invariants test-real target-check lint fmt vet model model-short fuzz bench hostile schedules lab lab-test deps clean cross FORCE
+.PHONY: all build demo test test-unit test-race test-invariants test-real target-check lint fmt vet model model-short fuzz bench sim hostile schedules lab lab-test deps clean cross FORCE
 
 all: build
 
@@ -81,6 +81,12 @@ hostile:
 N ?= 1000
 schedules:
 	cd test && SCHEDULES=$(N) $(GO) test -v -timeout 4h -run TestFence ./schedules | grep -v '^ *\(---\|===\)'
+
+# Every policy through every scenario, in virtual time: what each would do with
+# slow, far, stalling and flapping paths. docs/policies.md has the results.
+SCENARIO ?= all
+sim:
+	$(GO) run ./mpio/sim -scenario $(SCENARIO)
 
 # The emulated VM: build it, and run iscsimp there against Linux's LIO.
 lab:

@@ -79,7 +79,7 @@ func (c *clock) run(until int64) {
 	for len(c.heap) > 0 && c.heap[0].at <= until {
 		x := c.pop()
 		if x.e.gen != x.seq {
-			continue // cancelled, or scheduled anew
+			continue // canceled, or scheduled anew
 		}
 		x.e.gen = 0
 		c.now = x.at

@@ -37,11 +37,13 @@ func command(args []string, w io.Writer) error {
 	policy := f.String("policy", strings.Join(mpio.Policies(), ","), "`NAMES` of policies, with commas")
 	list := f.Bool("list", false, "list the scenarios")
 	brief := f.Bool("brief", false, "only compare the first policy with the best of all, per scenario")
+	results := f.String("results", "", "take the results from `FILE`, which -json wrote, and simulate nothing")
+	svg := f.String("svg", "", "write plots into the folder `DIR`")
 	asJSON := f.Bool("json", false, "print the results as JSON")
 	var o options
 	f.Uint64Var(&o.seed, "seed", 1, "where chance begins")
 	f.DurationVar(&o.warmUp, "warmup", 2*time.Second, "virtual time before measuring")
-	f.DurationVar(&o.measure, "measure", 4*time.Second, "virtual time measured")
+	f.DurationVar(&o.measure, "measure", 3*time.Second, "virtual time measured")
 	f.IntVar(&o.jobs, "jobs", runtime.GOMAXPROCS(0), "simulations at a time")
 	f.BoolVar(&o.whole, "whole", false, "with all that else the device does about slow paths: hedged reads, marginal paths")
 	if err := f.Parse(args); err != nil {
@@ -53,14 +55,15 @@ func command(args []string, w io.Writer) error {
 		}
 		return nil
 	}
-	set, err := find(*scenario)
+	o.policies = strings.Split(*policy, ",")
+	tables, err := obtain(*results, *scenario, o)
 	if err != nil {
 		return err
 	}
-	o.policies = strings.Split(*policy, ",")
-	tables, err := runAll(set, o)
-	if err != nil {
-		return err
+	if *svg != "" {
+		if err := writePlots(*svg, tables); err != nil {
+			return err
+		}
 	}
 	if *asJSON {
 		return writeJSON(w, tables)
@@ -73,6 +76,18 @@ func command(args []string, w io.Writer) error {
 		writeTable(w, t)
 	}
 	return nil
+}
+
+// obtain reads results, or simulates.
+func obtain(file, scenario string, o options) ([]table, error) {
+	if file != "" {
+		return readJSON(file)
+	}
+	set, err := find(scenario)
+	if err != nil {
+		return nil, err
+	}
+	return runAll(set, o)
 }
 
 // table is the results of all policies in one scenario.
@@ -122,6 +137,38 @@ func writeJSON(w io.Writer, tables []table) error {
 		}
 	}
 	return nil
+}
+
+// readJSON reads what writeJSON wrote.
+func readJSON(file string) ([]table, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var tables []table
+	for dec := json.NewDecoder(f); dec.More(); {
+		var line struct {
+			Scenario string
+			Result
+		}
+		if err := dec.Decode(&line); err != nil {
+			return nil, fmt.Errorf("sim: %s: %w", file, err)
+		}
+		if n := len(tables); n == 0 || tables[n-1].Name != line.Scenario {
+			set, err := find(line.Scenario)
+			if err != nil {
+				return nil, err
+			}
+			tables = append(tables, table{Scenario: set[0]})
+		}
+		last := &tables[len(tables)-1]
+		last.results = append(last.results, line.Result)
+	}
+	if len(tables) == 0 {
+		return nil, fmt.Errorf("sim: there are no results in %s", file)
+	}
+	return tables, nil
 }
 
 func writeTable(w io.Writer, t table) {

@@ -146,21 +146,23 @@ var topologies = []topology{
 	}), small, []int{64, 256}, []float64{0.5}, 0},
 }
 
+// under is the topology under a load.
+func (t *topology) under(name, text string, l Load) *Scenario {
+	l.Sizes, l.Writes = t.sizes, t.writes
+	return &Scenario{t.name + "/" + name, t.text + ", " + text, t.paths, l}
+}
+
 // scenarios lists every topology with each of its loads.
 func scenarios() []*Scenario {
 	var list []*Scenario
 	for _, t := range topologies {
 		for _, q := range t.depths {
-			list = append(list, &Scenario{
-				fmt.Sprintf("%s/qd%d", t.name, q), fmt.Sprintf("%s, queue depth %d", t.text, q),
-				t.paths, Load{Depth: q, Sizes: t.sizes, Writes: t.writes},
-			})
+			list = append(list, t.under(
+				fmt.Sprintf("qd%d", q), fmt.Sprintf("queue depth %d", q), Load{Depth: q}))
 		}
 		for _, r := range t.rates {
-			list = append(list, &Scenario{
-				fmt.Sprintf("%s/open%.0f", t.name, r*100), fmt.Sprintf("%s, %.0f %% of what they can do arrives", t.text, r*100),
-				t.paths, Load{Rate: r, Sizes: t.sizes, Writes: t.writes},
-			})
+			list = append(list, t.under(
+				fmt.Sprintf("open%.0f", r*100), fmt.Sprintf("%.0f %% of what they can do arrives", r*100), Load{Rate: r}))
 		}
 	}
 	return list

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"encoding/xml"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -55,4 +57,51 @@ func TestCommand(t *testing.T) {
 	require.Error(t, command([]string{"-scenario", "nothing"}, &out))
 	require.Error(t, command([]string{"-scenario", "slow-2/qd1", "-policy", "fastest"}, &out))
 	require.Error(t, command([]string{"-nonsense"}, &out))
+}
+
+// What the latency policy is for: nowhere is another one much better, and where
+// paths differ it is far ahead of those that do not look.
+func TestLatencyPolicyKeepsItsPromises(t *testing.T) {
+	rivals := []string{mpio.PolicyLatency, mpio.PolicyRoundRobinSubset, mpio.PolicyQueueDepth, mpio.PolicyLeastBytes, mpio.PolicyServiceTime}
+	o := options{policies: rivals, seed: 1, warmUp: 500 * time.Millisecond, measure: 500 * time.Millisecond, jobs: 4}
+	set, err := find("equal-4/qd32,slow-4/qd8,slow-4/open50,far-2/qd1,far-2/qd8,far-4/open50,lines-2/open60,mixed-4/qd8,jitter-4/qd32,ladder-8/qd32")
+	require.NoError(t, err)
+	tables, err := runAll(set, o)
+	require.NoError(t, err)
+	for _, table := range tables {
+		v := table.verdict()
+		assert.GreaterOrEqual(t, v.throughput, 0.94, "%s: %s does more", table.Name, v.best)
+		assert.LessOrEqual(t, v.p99, 1.15, "%s: p99 of %s is better", table.Name, v.fast)
+		own, robin := table.results[0], table.results[1]
+		switch topo, _, _ := strings.Cut(table.Name, "/"); topo {
+		case "far-2", "far-4":
+			assert.Greater(t, ratio(robin.P99, own.P99), 5.0, "%s: against round-robin", table.Name)
+		}
+	}
+
+	o = options{policies: rivals[:2], seed: 1, warmUp: 1500 * time.Millisecond, measure: time.Second, jobs: 2}
+	set, err = find("stall-2/qd8")
+	require.NoError(t, err)
+	tables, err = runAll(set, o)
+	require.NoError(t, err)
+	own := tables[0].results[0]
+	assert.Greater(t, own.Share, 0.9, "a stall stops only what is in flight")
+	assert.Less(t, own.P99, time.Millisecond)
+}
+
+func TestPlotsFromResults(t *testing.T) {
+	dir := t.TempDir()
+	var out bytes.Buffer
+	args := []string{"-scenario", "slow-2/qd1", "-policy", "latency,failover", "-warmup", "100ms", "-measure", "100ms"}
+	require.NoError(t, command(append(args, "-json"), &out))
+	require.NoError(t, os.WriteFile(dir+"/results", out.Bytes(), 0o600))
+	require.NoError(t, command([]string{"-results", dir + "/results", "-svg", dir, "-brief"}, &out))
+	for _, name := range []string{"throughput.svg", "p99.svg"} {
+		b, err := os.ReadFile(dir + "/" + name)
+		require.NoError(t, err)
+		assert.NoError(t, xml.Unmarshal(b, new(struct{ XMLName xml.Name })), name)
+		assert.Contains(t, string(b), "failover")
+	}
+	require.Error(t, command([]string{"-results", dir + "/p99.svg"}, &out))
+	require.Error(t, command([]string{"-results", dir + "/none"}, &out))
 }

@@ -19,25 +19,40 @@ type verdict struct {
 	best, fast string  // the policies compared with
 }
 
+// bestRate is the best throughput of all policies.
+func (t *table) bestRate() float64 {
+	best := 0.0
+	for _, r := range t.results {
+		best = max(best, r.Rate)
+	}
+	return best
+}
+
+// bestP99 is the best p99 of the policies with good throughput.
+func (t *table) bestP99() time.Duration {
+	best := time.Duration(0)
+	for _, r := range t.results {
+		if r.Rate >= goodThroughput*t.bestRate() && (best == 0 || r.P99 < best) {
+			best = r.P99
+		}
+	}
+	return best
+}
+
 func (t *table) verdict() verdict {
-	var v verdict
-	own, rate := t.results[0], 0.0
+	own, rate, good := t.results[0], t.bestRate(), t.bestP99()
+	v := verdict{throughput: own.Rate / rate, p99: ratio(own.P99, good)}
+	low := own.P99
 	for _, r := range t.results {
-		if r.Rate > rate {
-			rate, v.best = r.Rate, r.Policy
+		low = min(low, r.P99)
+		if r.Rate == rate {
+			v.best = r.Policy
+		}
+		if r.P99 == good && r.Rate >= goodThroughput*rate {
+			v.fast = r.Policy
 		}
 	}
-	var good, low time.Duration
-	for _, r := range t.results {
-		if low == 0 || r.P99 < low {
-			low = r.P99
-		}
-		if r.Rate >= goodThroughput*rate && (good == 0 || r.P99 < good) {
-			good, v.fast = r.P99, r.Policy
-		}
-	}
-	v.throughput = own.Rate / rate
-	v.p99, v.anyP99 = ratio(own.P99, good), ratio(own.P99, low)
+	v.anyP99 = ratio(own.P99, low)
 	return v
 }
 
