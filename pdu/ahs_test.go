@@ -140,13 +140,15 @@ func TestSplitSense(t *testing.T) {
 		{name: "sense only", data: "0003 700005", sense: "700005"},
 		{name: "sense and more", data: "0002 7000 aabb", sense: "7000", rest: "aabb"},
 		{name: "one byte", data: "00", err: "no room for SenseLength"},
-		{name: "cut", data: "0003 7000", err: "SenseLength 3, only 2 bytes follow"},
-		{name: "longest length", data: "ffff 70", err: "SenseLength 65535"},
+		{name: "cut", data: "0003 7000", sense: "7000", err: "SenseLength 3, only 2 bytes follow"},
+		{name: "longest length", data: "ffff 70", sense: "70", err: "SenseLength 65535"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			sense, rest, err := SplitSense(unhex(t, tc.data))
 			if tc.err != "" {
 				assert.ErrorContains(t, err, tc.err)
+				assert.Equal(t, string(unhex(t, tc.sense)), string(sense), "what is there")
+				assert.Empty(t, rest)
 				return
 			}
 			require.NoError(t, err)

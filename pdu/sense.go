@@ -33,7 +33,7 @@ func SplitSense(data []byte) (sense, rest []byte, err error) {
 	}
 	end := senseLengthLen + int(u16(data, 0))
 	if end > len(data) {
-		return data[senseLengthLen:], nil, fmt.Errorf("pdu: SenseLength %d, only %d bytes follow", end-senseLengthLen, len(data)-senseLengthLen)
+		return data[senseLengthLen:len(data):len(data)], nil, fmt.Errorf("pdu: SenseLength %d, only %d bytes follow", end-senseLengthLen, len(data)-senseLengthLen)
 	}
 	return data[senseLengthLen:end:end], data[end:], nil
 }

@@ -20,8 +20,8 @@ const detourTimeout = 3 * time.Second
 // up. The observer hears of it as of every other login, with Up.Via; a login
 // answered with another group tag is refused, and a redirect is not followed. The
 // session must then be left with Leave or Close. It reports whether it began:
-// not while logged in or closing, nor before Time2Wait has passed, nor if the last login was redirected, because
-// where the old session lives is not known then.
+// not while logged in or closing, nor before Time2Wait has passed, nor if the last
+// login was redirected, because where the old session lives is not known then.
 func (s *Session) Detour(portal string, tpgt int) bool {
 	if s.failing || s.strayed || s.cfg.Discovery || portal == "" || tpgt < 0 {
 		return false
