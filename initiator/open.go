@@ -110,6 +110,29 @@ func (d *Device) heard(m *merger, f finding) {
 		return
 	}
 	m.add(f.report.Portal, f.targets)
+	d.relate(f)
+}
+
+// relate tells the device which portals the target names together.
+func (d *Device) relate(f finding) {
+	for _, t := range f.targets {
+		if t.Name != d.cfg.Target {
+			continue
+		}
+		groups := map[int][]string{}
+		for _, p := range t.Portals {
+			if address, err := ParsePortal(p.Address); err == nil {
+				groups[p.TPGT] = append(groups[p.TPGT], address)
+			}
+		}
+		d.onLoop(func() {
+			for tag, portals := range groups {
+				if tag >= 0 {
+					d.mp.Relate(portals...)
+				}
+			}
+		})
+	}
 }
 
 // addPaths adds a path for every portal given, and every portal of the target

@@ -103,11 +103,39 @@ func (p *path) tryDetour() {
 	p.planDetour()
 }
 
+// relations are portals that the target named together. Equal tags alone prove
+// nothing: two hosts that serve one disk under one name, each with a tag 1 of its
+// own, know nothing of each other's sessions.
+type relations map[[2]string]struct{}
+
+// Relate tells that one answer of the target (SendTargets, RFC 7143 Appendix C)
+// named these portals together, as portals of one group. Only through such a
+// portal is the session of another one ended; without discovery none is. On the
+// loop; it may be called again whenever more is known.
+func (d *Device) Relate(portals ...string) {
+	if d.related == nil {
+		d.related = relations{}
+	}
+	for _, a := range portals {
+		for _, b := range portals {
+			if a != b {
+				d.related[[2]string{a, b}] = struct{}{}
+			}
+		}
+	}
+	for _, p := range d.paths {
+		if p.wantsDetour() {
+			p.planDetour()
+		}
+	}
+}
+
 // neighbor gives a path that is up and whose portal is in the group that p's
 // lost session was in, nil if there is none.
 func (p *path) neighbor() *path {
 	for _, q := range p.dev.paths {
-		if q != p && q.usable() && q.state == StateUp && q.detour.group == p.detour.group && q.cfg.Target == p.cfg.Target {
+		_, related := p.dev.related[[2]string{p.cfg.Portal, q.cfg.Portal}]
+		if q != p && related && q.usable() && q.state == StateUp && q.detour.group == p.detour.group && q.cfg.Target == p.cfg.Target {
 			return q
 		}
 	}

@@ -63,13 +63,14 @@ func TestNoDetour(t *testing.T) {
 		prepare func(r *rig)
 		after   func(r *rig)
 	}{
-		"the target told another group":   {prepare: func(r *rig) { r.s[1].group = 2 }},
-		"the target told no group":        {prepare: func(r *rig) { r.s[0].group, r.s[1].group = -1, -1 }},
-		"logins prove nothing":            {prepare: func(r *rig) { r.s[0].honest, r.s[1].honest = false, false }},
-		"the other path is not up":        {after: func(r *rig) { r.s[1].cut(1000 * sec) }},
-		"the other path is out of use":    {after: func(r *rig) { _ = r.d.SetPath("b", PathOp{Kind: OpDown}) }},
-		"the other path is to be checked": {after: func(r *rig) { r.s[1].hold = true; r.d.paths[1].doubt("test") }},
-		"the own portal is back":          {after: func(r *rig) { r.s[0].login() }},
+		"the target told another group":        {prepare: func(r *rig) { r.s[1].group = 2 }},
+		"the target told no group":             {prepare: func(r *rig) { r.s[0].group, r.s[1].group = -1, -1 }},
+		"the target never named them together": {prepare: func(r *rig) { r.d.related = nil }},
+		"logins prove nothing":                 {prepare: func(r *rig) { r.s[0].honest, r.s[1].honest = false, false }},
+		"the other path is not up":             {after: func(r *rig) { r.s[1].cut(1000 * sec) }},
+		"the other path is out of use":         {after: func(r *rig) { _ = r.d.SetPath("b", PathOp{Kind: OpDown}) }},
+		"the other path is to be checked":      {after: func(r *rig) { r.s[1].hold = true; r.d.paths[1].doubt("test") }},
+		"the own portal is back":               {after: func(r *rig) { r.s[0].login() }},
 		"the other logs in to another target": {prepare: func(r *rig) {
 			r.d.paths[1].cfg.Target = "iqn.2026-01.test:other"
 		}},

@@ -51,6 +51,7 @@ type Device struct {
 	nextCare                 int64 // loop time of the next full round
 	activation               activation
 	ghosts                   []*ghost // oldest first
+	related                  relations
 	memory                   memory
 	watch                    fenceWatch // nil but in tests
 	failing                  bool       // no path for longer than NoPathTimeout

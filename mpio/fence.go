@@ -163,6 +163,7 @@ type ghost struct {
 	at       int64
 	deadline int64
 	io       *io            // the write, while it is not completed
+	moved    bool           // its write was taken from a silent path
 	earlier  *SessionRecord // instead of a write: all that a session of an earlier process may have left
 }
 
@@ -212,7 +213,21 @@ type fenceWatch interface {
 // settle ends the ghosts that match: no copy of them can land any more, or so
 // it has to be assumed. why says it in words.
 func (d *Device) settle(p *path, by settledBy, why string, match func(*ghost) bool) int {
-	var gone []*ghost
+	gone := d.take(by, match)
+	if len(gone) == 0 {
+		return 0
+	}
+	e := Event{Kind: FenceSettled, Count: len(gone), Text: settledText(gone) + why}
+	if p != nil {
+		e.Path = p.cfg.ID
+	}
+	d.emit(e)
+	d.lay(gone)
+	return len(gone)
+}
+
+// take removes the ghosts that match. The caller goes on with lay.
+func (d *Device) take(by settledBy, match func(*ghost) bool) (gone []*ghost) {
 	kept := d.ghosts[:0]
 	for _, g := range d.ghosts {
 		if match(g) {
@@ -224,25 +239,24 @@ func (d *Device) settle(p *path, by settledBy, why string, match func(*ghost) bo
 	clear(d.ghosts[len(kept):])
 	d.ghosts = kept
 	if len(gone) == 0 {
-		return 0
+		return nil
 	}
 	d.armFenceTimer()
 	d.stat.fencesSettled += uint64(len(gone))
-	e := Event{Kind: FenceSettled, Count: len(gone), Text: settledText(gone) + why}
-	if p != nil {
-		e.Path = p.cfg.ID
-	}
-	d.emit(e)
 	if d.watch != nil {
 		d.watch.settled(gone, by)
 	}
+	return gone
+}
+
+// lay lets go what waited for the ghosts taken.
+func (d *Device) lay(gone []*ghost) {
 	for _, g := range gone {
 		d.laid(g)
 	}
-	if gone[0].earlier != nil { // the oldest there are
+	if len(gone) > 0 && gone[0].earlier != nil { // the oldest there are
 		d.earlierSettled()
 	}
-	return len(gone)
 }
 
 // settledText begins a sentence about ghosts that are gone.

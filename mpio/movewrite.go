@@ -1,6 +1,9 @@
 package mpio
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // A write in flight on a path that fell silent need not wait until the path is
 // given up. Once all its data has left, the session gives the buffer back, and
@@ -24,17 +27,29 @@ func (d *Device) takeWrite(p *path, o *io, now int64) bool {
 		o.failed = max(now, 1)
 	}
 	if g = d.raise(o, p, now); g != nil {
+		g.moved = true
 		p.raised-- // told of by tellMoved, not when the session is lost
 	}
 	return true
 }
 
-// answeredLate settles the ghost of a write that was taken from a silent path.
+// answeredLate settles the ghost of a write that was taken from a silent path. It
+// is told of with the last of them: they come one by one.
 func (d *Device) answeredLate(g *ghost) {
 	if g == nil {
 		return // UnsafeNoFence
 	}
-	d.settle(g.path, byAnswer, "the target has answered it, or ended it", func(x *ghost) bool { return x == g })
+	p := g.path
+	gone := d.take(byAnswer, func(x *ghost) bool { return x == g })
+	p.lateAnswers += len(gone)
+	if n := p.lateAnswers; n > 0 && !slices.ContainsFunc(d.ghosts, func(x *ghost) bool { return x.path == p && x.moved }) {
+		p.lateAnswers = 0
+		d.emit(Event{
+			Kind: FenceSettled, Path: p.cfg.ID, State: p.state, Count: n,
+			Text: fmt.Sprintf("%d writes of unknown outcome settled: the target answered them late, or ended them", n),
+		})
+	}
+	d.lay(gone)
 	d.kick()
 }
 

@@ -79,24 +79,25 @@ type path struct {
 	gen    uint64 // successful logins
 	chain  uint64 // login since when each one proved the end of the one before
 
-	inflight int
-	transfer ioList // reads and writes in flight, oldest first
-	other    ioList // slow commands in flight, oldest first
-	queued   [2]int // bytes in flight, by direction
-	ramp     int    // most commands in flight while starting, 0 = unlimited
-	limit    int    // most commands in flight after TASK SET FULL, 0 = unlimited
-	good     int    // successes since limit was last changed
-	rr       int    // round-robin credit
-	carried  bool   // I/O since it failed last
-	lapsed   bool   // it carried I/O, then failed: see failback
-	service  service
-	lastCost float64 // scratch of the latency policy
-	scout    scout
-	answered int64 // loop time of the last answer to a read or write
-	listed   bool  // to be noted for a restart; see remember.go
-	unproven bool  // a login left open whether the session before it ended
-	relic    bool  // stands for a session of an earlier process: in no list of paths
-	raised   int   // ghosts since the last SessionDown
+	inflight    int
+	transfer    ioList // reads and writes in flight, oldest first
+	other       ioList // slow commands in flight, oldest first
+	queued      [2]int // bytes in flight, by direction
+	ramp        int    // most commands in flight while starting, 0 = unlimited
+	limit       int    // most commands in flight after TASK SET FULL, 0 = unlimited
+	good        int    // successes since limit was last changed
+	rr          int    // round-robin credit
+	carried     bool   // I/O since it failed last
+	lapsed      bool   // it carried I/O, then failed: see failback
+	service     service
+	lastCost    float64 // scratch of the latency policy
+	scout       scout
+	answered    int64 // loop time of the last answer to a read or write
+	listed      bool  // to be noted for a restart; see remember.go
+	unproven    bool  // a login left open whether the session before it ended
+	relic       bool  // stands for a session of an earlier process: in no list of paths
+	raised      int   // ghosts since the last SessionDown
+	lateAnswers int   // to moved writes, not told of yet
 
 	mutedRetries, mutedFailures muted
 

@@ -51,11 +51,14 @@ func newRig(t testing.TB, n int, change func(*Config)) *rig {
 	var err error
 	r.d, err = New(cfg, r.l)
 	require.NoError(t, err)
+	r.d.Relate(portalAt(0), portalAt(1), portalAt(2), portalAt(3), portalAt(4), portalAt(5), portalAt(6))
 	for i := range n {
-		require.NoError(t, r.d.AddPath(PathConfig{ID: pathID(i), Portal: fmt.Sprintf("127.0.0.%d:3260", i+1), TPGT: 1, ISID: [6]byte{0x80, byte(i + 1)}}))
+		require.NoError(t, r.d.AddPath(PathConfig{ID: pathID(i), Portal: portalAt(i), TPGT: 1, ISID: [6]byte{0x80, byte(i + 1)}}))
 	}
 	return r
 }
+
+func portalAt(i int) string { return fmt.Sprintf("127.0.0.%d:3260", i+1) }
 
 func pathID(i int) string { return string(rune('a' + i)) }
 

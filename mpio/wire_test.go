@@ -95,6 +95,7 @@ func startHost(t *testing.T, tgt *iscsitest.Target, host string, change func(*mp
 				ID: string(rune('a' + i)), Portal: strconv.Itoa(i), TPGT: -1, ISID: session.DeriveISID(host, strconv.Itoa(i)),
 			}))
 		}
+		w.d.Relate("0", "1", "2", "3")
 		w.d.Start()
 	})
 	return w

@@ -84,8 +84,7 @@ func (w *stopwatch) worst() time.Duration { return time.Duration(w.longest.Swap(
 func TestFailoverTimes(t *testing.T) {
 	target := peer.NeedTgtd(t, 2, peer.Tgtd{LUNs: []peer.TgtdLUN{{File: peer.RAMFile(t, 512)}}})
 	proxies, portals := behindProxies(t, target.Portals)
-	// The path that is hurt again and again here would be on probation most of the time.
-	device := peer.NeedLogin(t, peer.Login{Portals: portals, IQN: target.IQN, LUN: 1, Args: []string{"--marginal=off"}})
+	device := peer.NeedLogin(t, peer.Login{Portals: portals, IQN: target.IQN, LUN: 1, Args: steady})
 	waitPaths(t, device, "all paths up", allUp(2))
 	r, w := watchReads(t, device, 8), watchWrites(t, device, 4)
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -61,7 +62,7 @@ func TestGotgtOutlivesIdleness(t *testing.T) {
 func TestGotgtPathFailsAndReturns(t *testing.T) {
 	target := peer.NeedGotgt(t, peer.Gotgt{Portals: 3})
 	proxies, portals := behindProxies(t, target.Portals)
-	device := peer.NeedLogin(t, peer.Login{Portals: portals, IQN: target.IQN, LUN: target.LUN, Args: shortFence})
+	device := peer.NeedLogin(t, peer.Login{Portals: portals, IQN: target.IQN, LUN: target.LUN, Args: slices.Concat(steady, shortFence)})
 	waitPaths(t, device, "all paths up", allUp(3))
 	load := startLoad(t, device)
 	for range 2 {

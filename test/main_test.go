@@ -111,6 +111,9 @@ func allUp(n int) func(peer.DeviceStatus) bool {
 	return func(s peer.DeviceStatus) bool { return s.PathsUp() == n }
 }
 
+// steady is for tests that hurt the same path again and again: it would be on probation most of the time.
+var steady = []string{"--marginal=off"}
+
 func pathIs(portal, state string) func(peer.DeviceStatus) bool {
 	return func(s peer.DeviceStatus) bool { return s.Path(portal).State == state }
 }

@@ -3,6 +3,7 @@ package test
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -22,7 +23,7 @@ func twoControllers(t *testing.T, args ...string) (controllers [2]*peer.TgtdTarg
 		controllers[i] = peer.NeedTgtd(t, 1, peer.Tgtd{LUNs: []peer.TgtdLUN{{File: file}}})
 		portals = append(portals, controllers[i].Portals...)
 	}
-	device = peer.NeedLogin(t, peer.Login{Portals: portals, IQN: controllers[0].IQN, LUN: 1, Args: args})
+	device = peer.NeedLogin(t, peer.Login{Portals: portals, IQN: controllers[0].IQN, LUN: 1, Args: slices.Concat(steady, args)})
 	waitPaths(t, device, "all paths up", allUp(2))
 	return controllers, device
 }

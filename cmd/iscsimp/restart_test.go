@@ -85,7 +85,7 @@ func (c *nbdClient) read(block int) byte {
 func startAt(t *testing.T, dir, target string, portals []string, more ...string) *program {
 	t.Helper()
 	args := []string{
-		"login", "--json", "--only-given", "--runtime-dir", dir, "--name", "d", "--initiator-name", "iqn.2026-01.test.iscsimp:host", target,
+		"login", "--json", "--runtime-dir", dir, "--name", "d", "--initiator-name", "iqn.2026-01.test.iscsimp:host", target,
 	}
 	for _, p := range portals {
 		args = append(args, "-p", p)
@@ -99,10 +99,11 @@ func startAt(t *testing.T, dir, target string, portals []string, more ...string)
 func TestKilledProcessLeavesAFence(t *testing.T) {
 	for name, noted := range map[string]bool{"noted": true, "not noted: the older data wins, so the test can fail": false} {
 		t.Run(name, func(t *testing.T) {
-			tgt := startTarget(t, iscsitest.Config{Portals: []iscsitest.Portal{{}, {}}})
-			proxy, err := iscsitest.NewFaultProxy(iscsitest.ProxyConfig{Target: tgt.Addr(0)})
+			var tgt *iscsitest.Target
+			proxy, err := iscsitest.NewFaultProxy(iscsitest.ProxyConfig{Dial: func() (net.Conn, error) { return net.Dial("tcp", tgt.Addr(0)) }})
 			require.NoError(t, err)
 			t.Cleanup(proxy.Close)
+			tgt = startTarget(t, iscsitest.Config{Portals: []iscsitest.Portal{{Advertise: proxy.Addr()}, {}}})
 			dir := shortDir(t)
 			state := []string{"--state-dir", "none"}
 			if noted {
@@ -112,7 +113,7 @@ func TestKilledProcessLeavesAFence(t *testing.T) {
 			t.Cleanup(hold.Release)
 			proxy.Inject(iscsitest.And(iscsitest.Writes(), iscsitest.First(1)), iscsitest.FaultHold(hold))
 
-			p := startAt(t, dir, tgt.Name(), []string{proxy.Addr()}, state...)
+			p := startAt(t, dir, tgt.Name(), []string{proxy.Addr()}, append(state, "--only-given")...)
 			dialExport(t, filepath.Join(dir, "d.nbd")).write(7, 1)
 			require.NoError(t, hold.WaitHeld(t.Context(), 1))
 			p.signal(syscall.SIGKILL)

@@ -68,6 +68,7 @@ func newRig(t *testing.T, seed uint64, with setting) *rig {
 				ID: strconv.Itoa(i + 1), Portal: strconv.Itoa(i), TPGT: -1, ISID: session.DeriveISID("host", strconv.Itoa(i)),
 			}))
 		}
+		r.d.Relate("0", "1", "2", "3")
 		r.d.Start()
 	})
 	for r.snapshot().PathsUp == 0 {
