@@ -99,6 +99,7 @@ func (s *scout) giveUp(now int64) {
 func (s *scout) CommandDone(c *session.Command) {
 	s.busy = false
 	p, d := s.p, s.p.dev
+	p.hedge.unseen = 0
 	invariants.Mangle(s.buf)
 	switch {
 	case c.Err != nil:
@@ -111,10 +112,9 @@ func (s *scout) CommandDone(c *session.Command) {
 	case c.Status == scsi.TaskSetFull:
 		p.throttle()
 	case c.Status == scsi.CheckCondition:
+		// What a unit attention tells it tells once: it must not be lost.
 		sense, _ := scsi.ParseSense(c.Sense)
-		if raisesDoubt(sense, scsi.Classify(c.Status, sense)) {
-			p.doubt(sense.Code.String())
-		}
+		d.noteSense(p, sense, scsi.Classify(c.Status, sense))
 	}
 	d.kick()
 }
