@@ -29,6 +29,8 @@ const (
 	rowNOPIn        = "NOP-In by the target"
 	rowWindow       = "command window of 4, 64 submitters"
 	rowRedirect     = "redirect"
+	rowAbort        = "task management: ABORT TASK"
+	rowReset        = "task management: LOGICAL UNIT RESET, under load"
 )
 
 var (
@@ -44,8 +46,8 @@ func features() []feature {
 		{name: "login, I/O, logout", lab: "login", run: runPlain(nil, nil)},
 		{name: "CHAP, one-way", lab: "chap", needs: demand{chap: interopUser}, run: runCHAP(false)},
 		{name: "CHAP, mutual", lab: "chap-mutual", needs: demand{chap: interopUser, mutual: interopTarget}, run: runCHAP(true)},
-		{name: "CHAP, SHA-256 only", needs: demand{chap: interopUser}, run: runCHAP(false, chap.SHA256)},
-		{name: "CHAP, SHA3-256 only", needs: demand{chap: interopUser}, run: runCHAP(false, chap.SHA3256)},
+		{name: "CHAP, SHA-256 only", lab: "chap", needs: demand{chap: interopUser}, run: runCHAP(false, chap.SHA256)},
+		{name: "CHAP, SHA3-256 only", lab: "chap", needs: demand{chap: interopUser}, run: runCHAP(false, chap.SHA3256)},
 		{name: "header digest", lab: "digests", needs: demand{headerDigest: true}, run: runDigests(true, false)},
 		{name: "data digest", lab: "digests", needs: demand{dataDigest: true}, run: runDigests(false, true)},
 		{name: "both digests", lab: "digests", needs: both, run: runDigests(true, true)},
@@ -71,7 +73,8 @@ func features() []feature {
 		{name: rowNOPIn, needs: demand{pings: true}, run: runNOPIn},
 		{name: rowWindow, needs: demand{window: 4}, run: runWindow},
 		{name: rowRedirect, needs: demand{redirect: true}, run: runRedirect},
-		{name: "task management"},
+		{name: rowAbort, lab: "aborts", run: runAbortTask},
+		{name: rowReset, lab: "aborts", run: runLUNReset},
 	}
 }
 
@@ -188,7 +191,7 @@ func runPlain(change func(*session.Config), refused func(session.Params) string)
 				return err
 			}
 			if w.Downs() > 0 {
-				return fmt.Errorf("the session was lost: %s", w.Stats().LastError)
+				return fmt.Errorf("the session was lost: %s", w.Loss())
 			}
 			if refused != nil {
 				if what := refused(params); what != "" {
@@ -309,7 +312,7 @@ func runConnections(n int, cut bool) func(context.Context, party) error {
 			case err == nil && w.Logins() > 1 && cut && level < 2:
 				return refusal(fmt.Sprintf("ErrorRecoveryLevel=%d: the session is reinstated, and no data are lost", level))
 			case err == nil && w.Logins() > 1:
-				return fmt.Errorf("the session was lost: %s", w.Stats().LastError)
+				return fmt.Errorf("the session was lost: %s", w.Loss())
 			}
 			return err
 		})
@@ -362,7 +365,7 @@ func runNOPIn(ctx context.Context, p party) error {
 			time.Sleep(4 * time.Second)
 		}
 		if w.Downs() > 0 {
-			return fmt.Errorf("the session was lost: %s", w.Stats().LastError)
+			return fmt.Errorf("the session was lost: %s", w.Loss())
 		}
 		return exchange(ctx, w, p.lun)
 	})
@@ -382,7 +385,7 @@ func runWindow(ctx context.Context, p party) error {
 			return err
 		}
 		if w.Downs() > 0 {
-			return fmt.Errorf("the session was lost: %s", w.Stats().LastError)
+			return fmt.Errorf("the session was lost: %s", w.Loss())
 		}
 		return unlessErr(room > 0 && room < 10, fmt.Sprintf("the window is %d commands", room))
 	})
