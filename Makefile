@@ -9,7 +9,7 @@ TOOLS   := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 PKGS    := ./...
 FUZZ    ?= 50000x
 
-.PHONY: all build demo test test-unit test-race test-invariants test-real target-check lint fmt vet model model-short fuzz bench sim hostile schedules lab lab-test deps clean cross FORCE
+.PHONY: all build demo test test-unit test-race test-invariants test-real target-check lint fmt vet model model-short fuzz bench sim hostile schedules lab lab-test lab-short lab-compare deps clean cross FORCE
 
 all: build
 
@@ -26,7 +26,7 @@ demo:
 
 # All tests: the project's own, then those against targets and NBD clients
 # nobody here wrote.
-test: vet test-race test-invariants model-short target-check test-real fuzz
+test: vet test-race test-invariants model-short target-check test-real lab-short fuzz
 
 test-unit:
 	$(GO) test -shuffle=on $(PKGS)
@@ -93,6 +93,12 @@ lab:
 	lab/build.sh
 lab-test: lab
 	lab/check.sh
+# A few of the lab's tests; on a machine that cannot have it, a loud word.
+lab-short:
+	lab/check.sh --short --or-skip
+# iscsimp beside open-iscsi and dm-multipath; takes an hour of processor time.
+lab-compare: lab
+	lab/compare.sh
 
 # Other systems and byte orders: does it compile?
 cross:

@@ -44,6 +44,7 @@ done >"$C/apt/sources.list"
 from=(-o Dir::Etc::sourcelist="$C/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::preferencesparts=/dev/null
       -o Dir::State::lists="$C/apt/lists" -o Dir::State::status="$C/apt/status" -o Dir::Cache::archives="$C/archives"
       -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Install-Recommends=0
+      -o Acquire::Retries=3 -o Acquire::http::Timeout=60 -o Acquire::https::Timeout=60
       -o APT::Keep-Downloaded-Packages=true -o APT::Sandbox::User=)
 apt=(apt-get -qqy "${from[@]}")
 mapfile -t pkgs < <(sed 's/#.*//' "$here/packages.txt" | xargs -n1)
