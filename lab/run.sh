@@ -6,17 +6,20 @@
 #   -l FILE  keep the guest's kernel console in FILE
 #   -m MEM   guest memory (default 2G)      -c N  CPUs (default 2)
 #   -a ARGS  more kernel arguments          -C    cold boot (no snapshot)
+#   -V       virtual time: the guest's clock counts the instructions of its one CPU, a
+#            nanosecond each, and jumps over idle time. What is measured then does not
+#            depend on how busy this machine is; -t still means seconds here.
 #   -v       tell on stderr how long the start took
 # The command's stdout+stderr come out on stdout, its exit status is passed on;
 # 125 = the guest did not get that far (the console's tail is then on stderr).
 # /vmlab in the guest is ./guest here, read-only, and in PATH.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd); C=${VMLAB_CACHE:-$here/cache}
-share='' limit=600 log='' mem=2G cpus=2 args='' cold='' verbose=''
-usage() { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-while getopts s:t:l:m:c:a:Cv f; do case $f in
+share='' limit=600 log='' mem=2G cpus=2 args='' cold='' verbose='' accel=(-accel tcg,thread=multi)
+usage() { sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+while getopts s:t:l:m:c:a:CVv f; do case $f in
     s) share=$OPTARG;; t) limit=$OPTARG;; l) log=$OPTARG;; m) mem=$OPTARG;; c) cpus=$OPTARG;;
-    a) args=$OPTARG; cold=1;; C) cold=1;; v) verbose=1;; *) usage;; esac; done
+    a) args=$OPTARG; cold=1;; V) cpus=1 accel=(-accel tcg,thread=single -icount shift=0,sleep=off);; C) cold=1;; v) verbose=1;; *) usage;; esac; done
 shift $((OPTIND-1)); [ $# -gt 0 ] || usage
 [ -e "$C/stamp" ] || { echo "lab/run.sh: run lab/build.sh first" >&2; exit 2; }
 
@@ -24,7 +27,7 @@ T=$(mktemp -d); pid=
 finish() { [ -z "$pid" ] || { kill "$pid"; wait "$pid"; } 2>/dev/null; rm -rf "$T"; }
 trap finish EXIT; trap 'exit 143' TERM INT HUP
 mkdir "$T/ctl" "$T/lab"
-q=(qemu-system-x86_64 -M q35 -accel "tcg,thread=multi" -cpu "${VMLAB_CPU:-Nehalem,-spec-ctrl}" -smp "$cpus" -m "$mem"
+q=(qemu-system-x86_64 -M q35 "${accel[@]}" -cpu "${VMLAB_CPU:-Nehalem,-spec-ctrl}" -smp "$cpus" -m "$mem"
    -nodefaults -no-user-config -display none -nic none -no-reboot -kernel "$C/vmlinux" -initrd "$C/initrd.cpio"
    -append "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic softlockup_panic=1 watchdog_thresh=30 mitigations=off tsc=reliable no_timer_check random.trust_cpu=on net.ifnames=0 ${VMLAB_APPEND:-} $args"
    -drive "if=none,id=root,file=$C/root.ext4,format=raw,readonly=on" -device virtio-blk-pci,drive=root
@@ -42,9 +45,9 @@ id=$( (echo "${q[*]}"; cat "$C/stamp"; qemu-system-x86_64 --version) | sha256sum
 snap=$C/snap/$id
 make_snapshot() {
     p9=(); shares "$T/lab"
-    ( for _ in {1..900}; do grep -q 'vmlab: ready' "$T/con" 2>/dev/null && break; sleep .1; done
+    ( for _ in {1..3000}; do grep -q 'vmlab: ready' "$T/con" 2>/dev/null && break; sleep .1; done
       sleep 1; echo "migrate \"exec:cat > $snap.new\""; echo quit ) |
-    timeout 120 "${q[@]}" "${p9[@]}" -chardev null,id=io -serial "file:$T/con" -monitor stdio >"$T/mon" 2>&1
+    timeout 400 "${q[@]}" "${p9[@]}" -chardev null,id=io -serial "file:$T/con" -monitor stdio >"$T/mon" 2>&1
     grep -q 'vmlab: ready' "$T/con" && [ -s "$snap.new" ] && mv "$snap.new" "$snap" && return
     echo "lab/run.sh: no snapshot made; cold boot" >&2; tail -5 "$T/mon" "$T/con" >&2; rm -f "$snap.new"; cold=1
 }
