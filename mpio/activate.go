@@ -134,7 +134,8 @@ func (d *Device) hopeless(now int64) *path {
 		return cmp.Or(
 			lessFirst(d.activation.failed[p.access.group], d.activation.failed[q.access.group]),
 			cmp.Compare(p.cfg.Priority, q.cfg.Priority),
-			lessFirst(!p.access.preferred, !q.access.preferred))
+			lessFirst(!p.access.preferred, !q.access.preferred),
+		)
 	})
 }
 
