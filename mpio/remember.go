@@ -191,8 +191,10 @@ func (d *Device) inherit() {
 	if n == 0 || d.cfg.UnsafeNoFence {
 		return
 	}
-	d.emit(Event{Kind: FenceRaised, Count: n, Text: fmt.Sprintf(
-		"an earlier process ended without logging out: writes wait until its %d sessions have ended, for at most %v; reads do not", n, d.cfg.FenceTimeout)})
+	d.emit(Event{
+		Kind: FenceRaised, Count: n,
+		Text: fmt.Sprintf("an earlier process ended without logging out: writes wait until its %d sessions have ended, for at most %v; reads do not", n, d.cfg.FenceTimeout),
+	})
 	if len(d.memory.relics) > 0 {
 		d.loop.SetTimer(&d.memory.timer, now+int64(relicAfter))
 	}
