@@ -3,7 +3,6 @@
 #   check.sh [options] [TEST...]     default: all of guest/tests
 #   --short    only the few that CI runs (login, data, reset, digests)
 #   --strict   a test that says "not yet" is a failure too
-#   --virtual  in virtual time (run.sh -V), which no load on this machine disturbs
 #   --or-skip  on a machine that cannot have the lab (not Debian 12 on amd64), or with
 #              LAB_SKIP set, say so in capitals and end with 0
 #   --list     say what there is
@@ -17,11 +16,11 @@ die() { echo "lab/check.sh: $*" >&2; exit 2; }
 tag() { sed -n "s/^# .*\b$2: *\([^ ]*\).*/\1/p" "$here/guest/tests/$1"; }    # TEST TAG
 what() { sed -n 's/^# what: //p' "$here/guest/tests/$1"; }
 
-short='' strict='' virtual='' orskip='' names=()
+short='' strict='' orskip='' names=()
 while (( $# )); do case $1 in
-    --short) short=1;; --strict) strict=1;; --virtual) virtual=-V;; --or-skip) orskip=1;;
+    --short) short=1;; --strict) strict=1;; --or-skip) orskip=1;;
     --list) for f in "$here"/guest/tests/*; do n=${f##*/}; printf '%-17s %s\n' "$n" "$(what "$n")"; done; exit;;
-    -*) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2;;
+    -*) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2;;
     *) [ -e "$here/guest/tests/$1" ] || die "no test $1; see --list"; names+=("$1");; esac; shift; done
 if (( ! ${#names[@]} )); then
     for f in "$here"/guest/tests/*; do n=${f##*/}; [ -n "$short" ] && [ "$(tag "$n" short)" != yes ] || names+=("$n"); done
@@ -42,14 +41,14 @@ mkdir -p "$R"; : >"$R/results.tsv"; : >"$R/metrics.tsv"
 share=$(mktemp -d); trap 'rm -rf "$share"' EXIT; trap 'exit 143' TERM INT HUP
 if [ -n "${ISCSIMP_BINARY:-}" ]; then cp "$ISCSIMP_BINARY" "$share/iscsimp" || exit 1
 else (cd "$here/.." && CGO_ENABLED=0 "${GO:-go}" build -trimpath -o "$share/iscsimp" ./cmd/iscsimp) || die "iscsimp does not build"; fi
-"$here/run.sh" $virtual -t 300 -- true ||     # makes the snapshot, if there is none
+"$here/run.sh" -t 300 -- true ||     # makes the snapshot, if there is none
     die "THE GUEST DOES NOT START (QEMU's emulation, above): nothing was tested against LIO. LAB_SKIP=1 does without it"
 
 declare -A count=([pass]=0 [fail]=0 [not-yet]=0)
 start=$SECONDS
 for n in "${names[@]}"; do
     t=$SECONDS log=$R/$n.log
-    nice -n 10 "$here/run.sh" $virtual -s "$share" -t "$(( $(tag "$n" limit) * ${LAB_PATIENCE:-3} ))" -l "$R/$n.console" -- "/vmlab/tests/$n" >"$log" 2>&1; st=$?
+    nice -n 10 "$here/run.sh" -s "$share" -t "$(( $(tag "$n" limit) * ${LAB_PATIENCE:-3} ))" -l "$R/$n.console" -- "/vmlab/tests/$n" >"$log" 2>&1; st=$?
     verdict=$(sed -n 's/^verdict: //p' "$log" | tail -1)
     # Passed is only what ended well and said so.
     case $st:$verdict in
