@@ -73,8 +73,8 @@ func features() []feature {
 		{name: rowNOPIn, needs: demand{pings: true}, run: runNOPIn},
 		{name: rowWindow, needs: demand{window: 4}, run: runWindow},
 		{name: rowRedirect, needs: demand{redirect: true}, run: runRedirect},
-		{name: rowAbort, lab: "aborts", run: runAbortTask},
-		{name: rowReset, lab: "aborts", run: runLUNReset},
+		{name: rowAbort, run: runAbortTask},
+		{name: rowReset, run: runLUNReset},
 	}
 }
 
