@@ -191,7 +191,7 @@ func (p *path) slower(now int64) string {
 	d, h := p.dev, &p.health
 	in, out := 0, 1
 	for _, q := range d.paths {
-		if q.cfg.Priority == p.cfg.Priority && q.usable() {
+		if q.cfg.Priority == p.cfg.Priority && q.access.rank() == p.access.rank() && q.usable() {
 			in++
 			if q.state == StateMarginal {
 				out++
@@ -212,12 +212,16 @@ func (p *path) slower(now int64) string {
 func (p *path) stalling(now int64) string {
 	d, h := p.dev, &p.health
 	n, worst, span := h.stalls.since(now-stallSpan, d.stallLimit)
-	others := d.medianOf(p, func(q *path) (float64, bool) {
+	others, compared := 0.0, false
+	others = d.medianOf(p, func(q *path) (float64, bool) {
 		n, _, _ := q.health.stalls.since(now-stallSpan, d.stallLimit)
-		return float64(n), true
+		busy := q.health.count[0]+q.health.count[1] >= slowSamples
+		compared = compared || busy
+		return float64(n), busy
 	})
 	h.bad = now - span - 1e9
-	if n < stallsAtLeast || float64(n) <= 2+2*others || span < stallRecurs {
+	// Paths that did nothing did not stall, which says nothing.
+	if !compared || n < stallsAtLeast || float64(n) <= 2+2*others || span < stallRecurs {
 		return ""
 	}
 	for dir := range h.median {

@@ -278,6 +278,28 @@ func TestStallingPathIsMarginal(t *testing.T) {
 	}
 }
 
+// A path whose neighbors do nothing, because their access state is worse, cannot
+// be told from the unit behind it being slow.
+func TestStallingPathIsNotJudgedByIdleOnes(t *testing.T) {
+	r := stallRig(t, 3, false, 8)
+	for _, p := range r.d.paths[1:] {
+		p.access = access{tpgs: scsi.TPGSImplicit, known: true, state: scsi.AccessNonOptimized}
+	}
+	r.d.regroup()
+	r.l.run(30 * sec)
+	assert.Empty(t, r.kinds(PathMarginal))
+	assert.Zero(t, r.d.paths[0].health.relapses)
+}
+
+func TestSlowestOfAHistogram(t *testing.T) {
+	var h histogram
+	for range 10 {
+		h[bucket(2*msec)]++
+	}
+	h[bucket(60*msec)]++
+	assert.InDelta(t, 60*msec, h.quantile(1), 15*float64(msec))
+}
+
 // Where its bandwidth is needed, it comes back soon, and stays.
 func TestStallingPathThatIsNeededStays(t *testing.T) {
 	r := stallRig(t, 2, true, 8)

@@ -52,7 +52,7 @@ func (h *histogram) quantile(q float64) float64 {
 	if total == 0 {
 		return 0
 	}
-	rest := uint64(q * float64(total))
+	rest := min(uint64(q*float64(total)), total-1)
 	for i, c := range h {
 		if uint64(c) > rest {
 			return bucketTop(i)
