@@ -78,6 +78,12 @@ type Config struct {
 	// do: a write of unknown outcome is answered only when no old copy of it can
 	// land any more. Default: this host is the only writer.
 	Shared bool
+	// OneNode says that Portals belong to one machine, or to several that know of
+	// each other's sessions: a session whose portal stays dead may be ended through
+	// another portal of its group. Without it, and for all other portals, that is
+	// taken from discovery. Never set it for independent hosts that serve one disk,
+	// whatever portal group tag they use: an old write could land late.
+	OneNode bool
 	// Wait is the number of paths that must be up before Open returns. Default WaitAny.
 	Wait Wait
 

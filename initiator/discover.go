@@ -168,7 +168,7 @@ func (c DiscoverConfig) ask(ctx context.Context, l loop.Loop) <-chan finding {
 // askOne asks one portal.
 func (c DiscoverConfig) askOne(ctx context.Context, l loop.Loop, portal string) ([]session.TargetInfo, error) {
 	// The session bounds the login itself, and says more when time runs out: it comes first.
-	ctx, cancel := context.WithTimeout(ctx, c.LoginTimeout+c.LoginTimeout/4)
+	ctx, cancel := context.WithTimeout(ctx, c.LoginTimeout+c.LoginTimeout/4+time.Second)
 	defer cancel()
 	v, err := c.visit(ctx, l, "discovery", "", portal)
 	if refusesCHAP(err) && !c.CHAP.isZero() {

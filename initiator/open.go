@@ -67,6 +67,9 @@ func (d *Device) findPaths(ctx context.Context) {
 	if !d.cfg.OnlyGiven {
 		finds = d.cfg.discovery().ask(d.background, d.loop)
 	}
+	if d.cfg.OneNode {
+		d.onLoop(func() { d.mp.Relate(d.cfg.Portals...) })
+	}
 	m := &merger{}
 	over := finds == nil
 	headStart := time.NewTimer(discoveryHeadStart)

@@ -15,7 +15,7 @@ import (
 func TestDeadPortalHoldsBackOverlappingWritesForSecondsOnly(t *testing.T) {
 	target := peer.NeedTgtd(t, 2, peer.Tgtd{LUNs: []peer.TgtdLUN{{File: peer.RAMFile(t, 4)}}})
 	proxies, portals := behindProxies(t, target.Portals)
-	device := peer.NeedLogin(t, peer.Login{Portals: portals, IQN: target.IQN, LUN: 1, Args: []string{"--policy", "round-robin"}})
+	device := peer.NeedLogin(t, peer.Login{Portals: portals, IQN: target.IQN, LUN: 1, Args: []string{"--policy", "round-robin", "--one-node"}})
 	waitPaths(t, device, "all paths up", allUp(2))
 	client := dialNBD(t, device)
 	buf := make([]byte, 4096)

@@ -25,6 +25,7 @@ const (
 	flagOnlyGiven      = "only-given"
 	flagReadOnly       = "read-only"
 	flagShared         = "shared"
+	flagOneNode        = "one-node"
 	flagNoPathTimeout  = "no-path-timeout"
 	flagFenceTimeout   = "fence-timeout"
 	flagCommandTimeout = "command-timeout"
@@ -61,6 +62,7 @@ func deviceFlags() []cli.Flag {
 		&cli.StringFlag{Name: flagWait, Value: "any", Usage: "be ready when `any` path, all paths, or N paths are up"},
 		&cli.BoolFlag{Name: flagReadOnly, DisableDefaultText: true, Usage: "refuse writes"},
 		&cli.BoolFlag{Name: flagShared, DisableDefaultText: true, Usage: "other hosts write to this LUN too: never answer a write while an old copy of it could still land"},
+		&cli.BoolFlag{Name: flagOneNode, DisableDefaultText: true, Usage: "the given portals belong to one machine, even if discovery does not say so: a session whose portal stays dead may be ended through another portal; never for independent hosts that serve one disk"},
 		&cli.StringFlag{Name: flagStateDir, Usage: "note in `DIR` which sessions a crash may leave behind with writes in them, so that the next login waits with its own until they have ended; none: do not; default: the state folder"},
 		&cli.BoolFlag{Name: flagBackground, DisableDefaultText: true, Usage: "return when the device is ready, and leave a process in the background that logs to NAME.log in the runtime folder"},
 	)
@@ -113,7 +115,7 @@ func loginOptionsOf(c *cli.Context, dir string) (o loginOptions, err error) {
 	}
 	o.cfg = initiator.Config{
 		Target: a.Target, Portals: portals, LUN: a.LUN, OnlyGiven: c.Bool(flagOnlyGiven),
-		Policy: c.String(flagPolicy), ReadOnly: c.Bool(flagReadOnly), Shared: c.Bool(flagShared),
+		Policy: c.String(flagPolicy), ReadOnly: c.Bool(flagReadOnly), Shared: c.Bool(flagShared), OneNode: c.Bool(flagOneNode),
 		HeaderDigest: c.Bool(flagHeaderDigest), DataDigest: c.Bool(flagDataDigest),
 		LUNReset: c.Bool(flagLUNReset),
 	}
