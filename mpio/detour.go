@@ -124,9 +124,7 @@ func (d *Device) Relate(portals ...string) {
 		}
 	}
 	for _, p := range d.paths {
-		if p.wantsDetour() {
-			p.planDetour()
-		}
+		p.planDetour()
 	}
 }
 

@@ -183,7 +183,6 @@ func (d *Device) raise(o *io, p *path, now int64) *ghost {
 	d.fence.hold(&g.ext)
 	d.ghosts = append(d.ghosts, g) // by age, so by deadline too
 	o.ghosts++
-	p.raised++
 	d.stat.fencesRaised++
 	d.loop.SetTimer(&d.fenceTimer, d.ghosts[0].deadline)
 	if d.watch != nil {

@@ -168,7 +168,9 @@ func (d *Device) lost(o *io, p *path, err *session.Error, now int64) {
 	}
 	// A settled one is over at the target, though its outcome is not known.
 	if err.Sent && !err.Settled && o.kind.changes() {
-		d.raise(o, p, now)
+		if d.raise(o, p, now) != nil {
+			p.raised++
+		}
 	}
 	if err.Kind == session.KindAborted {
 		o.avoid |= p.bit // it hung there: elsewhere first

@@ -28,7 +28,6 @@ func (d *Device) takeWrite(p *path, o *io, now int64) bool {
 	}
 	if g = d.raise(o, p, now); g != nil {
 		g.moved = true
-		p.raised-- // told of by tellMoved, not when the session is lost
 	}
 	return true
 }

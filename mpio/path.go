@@ -96,7 +96,7 @@ type path struct {
 	listed      bool  // to be noted for a restart; see remember.go
 	unproven    bool  // a login left open whether the session before it ended
 	relic       bool  // stands for a session of an earlier process: in no list of paths
-	raised      int   // ghosts since the last SessionDown
+	raised      int   // ghosts of commands lost with the session, not told of yet
 	lateAnswers int   // to moved writes, not told of yet
 
 	mutedRetries, mutedFailures muted
