@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,12 +46,9 @@ func StartIstgt(ctx context.Context, config Istgt, runDir string) (*IstgtTarget,
 	if len(config.Portals) == 0 || config.File == "" {
 		return nil, errors.New("istgt: needs a portal and a file")
 	}
-	for _, portal := range config.Portals { // it would go on without a portal that it cannot bind
-		listener, err := net.Listen("tcp", portal)
-		if err != nil {
-			return nil, fmt.Errorf("istgt: portal in use: %w", err)
-		}
-		_ = listener.Close()
+	// It would go on without a portal that it cannot bind.
+	if err := WaitFor(ctx, 5*time.Second, func() error { return portsFree(config.Portals) }); err != nil {
+		return nil, fmt.Errorf("istgt: portal in use: %w", err)
 	}
 	t := &IstgtTarget{Istgt: config, IQN: istgtNodeBase + ":istgt", runDir: runDir}
 	if t.controlPort, err = FreePort(); err != nil {

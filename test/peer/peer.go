@@ -61,42 +61,6 @@ func failOrSkip(t testing.TB, reason string) {
 	t.Fatalf("%s (or set ISCSIMP_ALLOW_SKIP=1 to leave this test out)", reason)
 }
 
-// FreePort returns a TCP port that nothing uses on any address, IPv4 or IPv6. It is not reserved: use it soon.
-func FreePort() (int, error) {
-	for range 100 {
-		listener, err := net.Listen("tcp", ":0")
-		if err != nil {
-			return 0, err
-		}
-		port := listener.Addr().(*net.TCPAddr).Port
-		if err := listener.Close(); err != nil {
-			return 0, err
-		}
-		if recentlyGiven(port) {
-			continue
-		}
-		return port, nil
-	}
-	return 0, fmt.Errorf("no free TCP port found in 100 attempts")
-}
-
-var givenPorts struct {
-	sync.Mutex
-	ports map[int]bool
-}
-
-// recentlyGiven says whether this process got the port before, and notes it: two targets started side by side must not get the same one.
-func recentlyGiven(port int) bool {
-	givenPorts.Lock()
-	defer givenPorts.Unlock()
-	if givenPorts.ports == nil {
-		givenPorts.ports = map[int]bool{}
-	}
-	given := givenPorts.ports[port]
-	givenPorts.ports[port] = true
-	return given
-}
-
 // Portals returns n portal addresses with one port: 127.0.0.2:port, 127.0.0.3:port, …
 func Portals(n, port int) []string {
 	list := make([]string, n)

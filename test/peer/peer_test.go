@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -142,8 +143,19 @@ func TestFreePortsDiffer(t *testing.T) {
 		port, err := peer.FreePort()
 		require.NoError(t, err)
 		require.False(t, seen[port])
+		require.Less(t, port, ephemeralPort(t), "an outgoing connection could take it")
 		seen[port] = true
 	}
+}
+
+// ephemeralPort is the lowest port that the system gives to outgoing connections.
+func ephemeralPort(t *testing.T) int {
+	t.Helper()
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	require.NoError(t, err)
+	low, err := strconv.Atoi(strings.Fields(string(text))[0])
+	require.NoError(t, err)
+	return low
 }
 
 func TestMissingToolNamesItsPackage(t *testing.T) {

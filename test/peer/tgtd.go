@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -72,9 +71,6 @@ func StartTgtd(ctx context.Context, config Tgtd, runDir string) (*TgtdTarget, er
 		config.Threads = 4
 	}
 	t := &TgtdTarget{Tgtd: config, runDir: runDir, admin: admin, control: int(controlPorts.Add(1))%30000 + 1}
-	if err := t.portalsFree(); err != nil {
-		return nil, fmt.Errorf("tgtd: portal in use: %w", err)
-	}
 	return t, t.Restart(ctx)
 }
 
@@ -84,8 +80,8 @@ func (t *TgtdTarget) Restart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The port may still be leaving the dead daemon.
-	if err := WaitFor(ctx, 5*time.Second, t.portalsFree); err != nil {
+	// The port may still be leaving the dead daemon, or somebody's connection.
+	if err := WaitFor(ctx, 5*time.Second, func() error { return portsFree(t.Portals) }); err != nil {
 		return fmt.Errorf("tgtd: portal in use: %w", err)
 	}
 	portal := "portal=" + t.Portals[0]
@@ -106,19 +102,6 @@ func (t *TgtdTarget) Restart(ctx context.Context) error {
 
 func (t *TgtdTarget) socket() string {
 	return filepath.Join(t.runDir, fmt.Sprintf("tgtd%d.sock", t.control))
-}
-
-func (t *TgtdTarget) portalsFree() error {
-	for _, portal := range t.Portals {
-		listener, err := net.Listen("tcp", portal)
-		if err != nil {
-			return err
-		}
-		if err := listener.Close(); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (t *TgtdTarget) configure(ctx context.Context) error {
