@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/iscsimp/iscsimp/internal/heldport"
 )
 
 // ProxyConfig describes a FaultProxy.
@@ -74,6 +76,7 @@ type FaultProxy struct {
 	delay   time.Duration
 	changed chan struct{} // closed and renewed when mode changes
 	ln      net.Listener
+	held    *heldport.Port // so that the port is still there after ModeRefuse; nil: it does not listen
 	addr    string
 	conns   map[*proxyConn]bool
 	next    int
@@ -98,21 +101,30 @@ func NewFaultProxy(cfg ProxyConfig) (*FaultProxy, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if cfg.Listen == "-" {
+		return p, nil
+	}
+	var err error
+	if p.held, err = heldport.Hold(cfg.Listen); err != nil {
+		return nil, fmt.Errorf("iscsitest: proxy: %w", err)
+	}
+	p.addr = p.held.Addr()
 	if err := p.lockedListen(); err != nil {
+		p.held.Release()
 		return nil, err
 	}
 	return p, nil
 }
 
 func (p *FaultProxy) lockedListen() error {
-	if p.cfg.Listen == "-" || p.ln != nil {
+	if p.held == nil || p.ln != nil {
 		return nil
 	}
-	ln, err := net.Listen("tcp", p.addr)
+	ln, err := p.held.Listen()
 	if err != nil {
 		return fmt.Errorf("iscsitest: proxy: %w", err)
 	}
-	p.ln, p.addr = ln, ln.Addr().String()
+	p.ln = ln
 	p.wg.Go(func() { p.acceptLoop(ln) })
 	return nil
 }
@@ -144,6 +156,7 @@ func (p *FaultProxy) Close() {
 		p.ln.Close()
 		p.ln = nil
 	}
+	p.held.Release()
 	p.mu.Unlock()
 	p.Cut()
 	p.wg.Wait()

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/iscsimp/iscsimp/internal/heldport"
 	"github.com/iscsimp/iscsimp/pdu"
 	"github.com/iscsimp/iscsimp/session/chap"
 )
@@ -62,7 +63,8 @@ func (n *node) behind(portal int) bool { return n.portals == nil || slices.Conta
 type portal struct {
 	index int
 	cfg   Portal
-	addr  string // listened on; kept over StopPortal so that StartPortal finds it again
+	held  *heldport.Port // from the first StartPortal to Close, so that StartPortal finds the port again; nil: none
+	addr  string
 	ln    net.Listener
 	up    bool
 
@@ -147,6 +149,7 @@ func (t *Target) Close() {
 	}
 	for _, p := range t.portals {
 		t.lockedStop(p)
+		p.held.Release()
 	}
 	conns := t.lockedConns(func(*conn) bool { return true })
 	sessions := t.lockedSessions()
@@ -198,15 +201,26 @@ func (t *Target) StartPortal(i int) error {
 		return nil
 	}
 	if p.cfg.Addr != "-" {
-		ln, err := net.Listen("tcp", p.addr)
+		ln, err := p.listen()
 		if err != nil {
 			return fmt.Errorf("iscsitest: portal %d: %w", i, err)
 		}
-		p.ln, p.addr = ln, ln.Addr().String()
+		p.ln = ln
 		t.wg.Go(func() { t.acceptLoop(p, ln) })
 	}
 	p.up = true
 	return nil
+}
+
+func (p *portal) listen() (net.Listener, error) {
+	if p.held == nil {
+		held, err := heldport.Hold(p.addr)
+		if err != nil {
+			return nil, err
+		}
+		p.held, p.addr = held, held.Addr()
+	}
+	return p.held.Listen()
 }
 
 // StopPortal makes a portal vanish: new connections are refused, those there

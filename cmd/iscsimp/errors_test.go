@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/iscsimp/iscsimp/internal/chaptest"
+	"github.com/iscsimp/iscsimp/internal/heldport"
 	"github.com/iscsimp/iscsimp/iscsitest"
 	"github.com/iscsimp/iscsimp/scsi"
 )
@@ -40,13 +41,13 @@ func speaker(t *testing.T, serve func(net.Conn)) string {
 	return l.Addr().String()
 }
 
-// closedPort is an address where nobody listens.
+// closedPort is an address where nobody listens before the test has ended.
 func closedPort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	p, err := heldport.Hold("127.0.0.1:0")
 	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	t.Cleanup(p.Release)
+	return p.Addr()
 }
 
 // errorWalk runs command lines and writes down what a person sees of each.

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/iscsimp/iscsimp/internal/heldport"
 )
 
 // maxQueuedBytes bounds what one direction of one connection may hold back. It is far above what a target sends in one delay, so that a delayed line keeps its
@@ -59,7 +61,8 @@ type Stats struct {
 
 // Proxy forwards connections from one address to another. All methods may be called from any goroutine.
 type Proxy struct {
-	listen, target string
+	held   *heldport.Port // what clients connect to; still there after a cut
+	target string
 
 	mu       sync.Mutex
 	changed  chan struct{} // closed and replaced on each change of mode
@@ -76,18 +79,22 @@ type Proxy struct {
 
 // Open listens on listen ("127.0.0.1:0" chooses a port) and forwards to target, which need not answer yet.
 func Open(listen, target string) (*Proxy, error) {
-	p := &Proxy{listen: listen, target: target, changed: make(chan struct{}), links: map[*link]struct{}{}}
+	held, err := heldport.Hold(listen)
+	if err != nil {
+		return nil, fmt.Errorf("tcpproxy: %w", err)
+	}
+	p := &Proxy{held: held, target: target, changed: make(chan struct{}), links: map[*link]struct{}{}}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.listenLocked(); err != nil {
+		held.Release()
 		return nil, err
 	}
-	p.listen = p.listener.Addr().String()
 	return p, nil
 }
 
 // Addr is the host:port clients connect to; it stays the same over a cut.
-func (p *Proxy) Addr() string { return p.listen }
+func (p *Proxy) Addr() string { return p.held.Addr() }
 
 // Target is the host:port connections are forwarded to.
 func (p *Proxy) Target() string { return p.target }
@@ -156,6 +163,7 @@ func (p *Proxy) Close() error {
 	p.mu.Lock()
 	p.closed = true
 	err := p.unlistenLocked()
+	p.held.Release()
 	p.resetLocked()
 	p.announceLocked()
 	p.mu.Unlock()
@@ -198,7 +206,7 @@ func (p *Proxy) resetLocked() {
 }
 
 func (p *Proxy) listenLocked() error {
-	listener, err := net.Listen("tcp", p.listen)
+	listener, err := p.held.Listen()
 	if err != nil {
 		return fmt.Errorf("tcpproxy: %w", err)
 	}

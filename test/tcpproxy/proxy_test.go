@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/iscsimp/iscsimp/internal/heldport"
 	"github.com/iscsimp/iscsimp/test/tcpproxy"
 )
 
@@ -198,17 +199,17 @@ func TestResetHitsOpenConnectionsOnly(t *testing.T) {
 }
 
 func TestTargetThatRefusesIsAReset(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	closed, err := heldport.Hold("127.0.0.1:0")
 	require.NoError(t, err)
-	require.NoError(t, listener.Close())
-	proxy := openProxy(t, listener.Addr().String())
+	defer closed.Release()
+	proxy := openProxy(t, closed.Addr())
 	conn, err := net.Dial("tcp", proxy.Addr())
 	if err == nil { // the reset may be as quick as the dial
 		_, err = conn.Read(make([]byte, 1))
 		require.NoError(t, conn.Close())
 	}
 	require.ErrorIs(t, err, syscall.ECONNRESET)
-	assert.Equal(t, listener.Addr().String(), proxy.Target())
+	assert.Equal(t, closed.Addr(), proxy.Target())
 }
 
 func TestClosedProxyStaysClosed(t *testing.T) {
