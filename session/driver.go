@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/iscsimp/iscsimp/internal/loop"
@@ -62,10 +63,23 @@ func (d *Driver) Dial(portal string, timeout time.Duration, h loop.Handler) {
 	d.dials[h] = a
 	go func() {
 		c, err := d.dialFn(ctx, "tcp", portal)
+		if err == nil && isOwnEnd(c) {
+			c.Close()
+			c, err = nil, &net.OpError{Op: "dial", Net: "tcp", Addr: c.RemoteAddr(), Err: syscall.ECONNREFUSED}
+		}
 		if !d.loop.Post(func() { d.dialed(a, c, err, h) }) && c != nil {
 			c.Close()
 		}
 	}()
+}
+
+// isOwnEnd reports whether a connection leads to itself: TCP opens one where nobody
+// listens when the system gives the dialing side the very port it dials (RFC 9293
+// §3.5, simultaneous open). It would keep the target's port taken, too.
+func isOwnEnd(c net.Conn) bool {
+	here, ok := c.LocalAddr().(*net.TCPAddr)
+	there, ok2 := c.RemoteAddr().(*net.TCPAddr)
+	return ok && ok2 && here.Port == there.Port && here.IP.Equal(there.IP) && here.Zone == there.Zone
 }
 
 // CancelDial implements Env.

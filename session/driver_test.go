@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/iscsimp/iscsimp/internal/heldport"
 	"github.com/iscsimp/iscsimp/internal/leak"
 	"github.com/iscsimp/iscsimp/internal/loop"
 	"github.com/iscsimp/iscsimp/iscsitest"
@@ -131,10 +133,10 @@ func TestDialFails(t *testing.T) {
 // TestNobodyListens: with the dialer that a nil DialFunc stands for.
 func TestNobodyListens(t *testing.T) {
 	onDrivers(t, func(t *testing.T, at place) {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		port, err := heldport.Hold("127.0.0.1:0")
 		require.NoError(t, err)
-		addr := ln.Addr().String()
-		require.NoError(t, ln.Close())
+		defer port.Release()
+		addr := port.Addr()
 		tgt := newTarget(t, place{pipe: true}, iscsitest.Config{})
 		l := newLive(t, at, tgt, Config{Portal: addr})
 		l.do(l.s.Start)
@@ -142,6 +144,44 @@ func TestNobodyListens(t *testing.T) {
 		require.Contains(t, down.err.Error(), "refused")
 		require.Contains(t, down.err.Error(), addr)
 	})
+}
+
+// TestPortOfItsOwn: a dial to a port of this host can be given that very port for
+// its own end, and is then answered by itself: it must not hold the port, nor be
+// taken for a target.
+func TestPortOfItsOwn(t *testing.T) {
+	onDrivers(t, func(t *testing.T, at place) {
+		var own net.Conn
+		l := bare(t, at, func(ctx context.Context, network, _ string) (net.Conn, error) {
+			var err error
+			for range 10 { // another may take the port between the two steps
+				if own, err = dialItself(ctx, network); err == nil {
+					break
+				}
+			}
+			return own, err
+		}, Config{Portal: "127.0.0.1:3260"})
+		l.do(l.s.Start)
+		down := l.next("down")
+		require.ErrorIs(t, down.err, syscall.ECONNREFUSED)
+		require.True(t, down.err.NotConnected)
+		require.Contains(t, down.err.Error(), "nothing listens there")
+		require.ErrorIs(t, own.Close(), net.ErrClosed, "it was closed")
+	})
+}
+
+// dialItself is a connection from a port to the same port.
+func dialItself(ctx context.Context, network string) (net.Conn, error) {
+	port, err := heldport.Hold("127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	port.Release()
+	address, err := net.ResolveTCPAddr(network, port.Addr())
+	if err != nil {
+		return nil, err
+	}
+	return (&net.Dialer{LocalAddr: address}).DialContext(ctx, network, port.Addr())
 }
 
 // TestPortSpeaksElse: what answers is no iSCSI target, closes, or says nothing.
