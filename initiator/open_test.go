@@ -82,7 +82,7 @@ func TestOpenDoesNotWaitForADeadPortal(t *testing.T) {
 		cfg.Portals, cfg.LoginTimeout, cfg.Portable = []string{silent, tgt.Addr(0)}, time.Minute, portable
 		began := time.Now()
 		dev := open(t, cfg)
-		assert.Less(t, time.Since(began), 10*time.Second)
+		assert.Less(t, time.Since(began), cfg.LoginTimeout)
 		s := snapshotUntil(t, dev, "both live paths", func(s initiator.Snapshot) bool { return s.PathsUp == 2 })
 		assert.Len(t, s.Paths, 3, "the dead one is shown")
 		require.NoError(t, dev.Close(t.Context()), "and does not hold up the end")
@@ -118,7 +118,9 @@ func nobodyListens(t *testing.T) initiator.Config {
 func greetedWith(greeting string) openCase {
 	return func(t *testing.T) initiator.Config {
 		cfg := config(target(t, iscsitest.Config{}))
-		cfg.LoginTimeout = 200 * time.Millisecond
+		if greeting == "" {
+			cfg.LoginTimeout = 200 * time.Millisecond
+		}
 		cfg.Portals = []string{server(t, func(c net.Conn) {
 			_, _ = io.WriteString(c, greeting)
 			_, _ = io.Copy(io.Discard, c)
@@ -171,7 +173,7 @@ func TestOpenFailures(t *testing.T) {
 			for _, p := range cfg.Portals {
 				assert.Contains(t, err.Error(), p, "each portal has its reason")
 			}
-			assert.Less(t, time.Since(began), 8*time.Second)
+			assert.Less(t, time.Since(began), time.Minute, "nothing waits for the next attempt, or for more portals")
 		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/iscsimp/iscsimp/initiator"
+	"github.com/iscsimp/iscsimp/internal/heldport"
 	"github.com/iscsimp/iscsimp/internal/leak"
 	"github.com/iscsimp/iscsimp/iscsitest"
 )
@@ -43,7 +44,7 @@ func open(t *testing.T, cfg initiator.Config) *initiator.Device {
 
 // config is a configuration for tgt through the given portals, or the first.
 func config(tgt *iscsitest.Target, given ...int) initiator.Config {
-	cfg := initiator.Config{Target: tgt.Name(), InitiatorName: me, LoginTimeout: 3 * time.Second}
+	cfg := initiator.Config{Target: tgt.Name(), InitiatorName: me, LoginTimeout: time.Minute}
 	for _, i := range given {
 		cfg.Portals = append(cfg.Portals, tgt.Addr(i))
 	}
@@ -63,13 +64,13 @@ func bothLoops(t *testing.T, test func(t *testing.T, portable bool)) {
 	}
 }
 
-// closedPort is an address where nobody listens.
+// closedPort is an address where nobody listens before the test has ended.
 func closedPort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	p, err := heldport.Hold("127.0.0.1:0")
 	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	t.Cleanup(p.Release)
+	return p.Addr()
 }
 
 // server listens and hands each connection to serve, until the test ends.
@@ -109,6 +110,6 @@ func snapshotUntil(t *testing.T, dev *initiator.Device, what string, fits func(i
 		s, err = dev.Snapshot(t.Context())
 		require.NoError(t, err)
 		return fits(s)
-	}, 10*time.Second, 5*time.Millisecond, what)
+	}, time.Minute, 5*time.Millisecond, what)
 	return s
 }
