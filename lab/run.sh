@@ -15,11 +15,11 @@
 # /vmlab in the guest is ./guest here, read-only, and in PATH.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd); C=${VMLAB_CACHE:-$here/cache}
-share='' limit=600 log='' mem=2G cpus=2 args='' cold='' verbose='' accel=(-accel tcg,thread=multi)
+share='' limit=600 log='' mem=2G cpus=2 boot='' args='' cold='' verbose='' accel=(-accel tcg,thread=multi)
 usage() { sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 while getopts s:t:l:m:c:a:CVv f; do case $f in
     s) share=$OPTARG;; t) limit=$OPTARG;; l) log=$OPTARG;; m) mem=$OPTARG;; c) cpus=$OPTARG;;
-    a) args=$OPTARG; cold=1;; V) cpus=1 accel=(-accel tcg,thread=single -icount shift=0,sleep=off);; C) cold=1;; v) verbose=1;; *) usage;; esac; done
+    a) args=$OPTARG; cold=1;; V) cpus=1 accel=(-accel tcg,thread=single -icount shift=0,sleep=off) boot="sysctl.kernel.hung_task_timeout_secs=0";; C) cold=1;; v) verbose=1;; *) usage;; esac; done
 shift $((OPTIND-1)); [ $# -gt 0 ] || usage
 [ -e "$C/stamp" ] || { echo "lab/run.sh: run lab/build.sh first" >&2; exit 2; }
 
@@ -29,7 +29,7 @@ trap finish EXIT; trap 'exit 143' TERM INT HUP
 mkdir "$T/ctl" "$T/lab"
 q=(qemu-system-x86_64 -M q35 "${accel[@]}" -cpu "${VMLAB_CPU:-Nehalem,-spec-ctrl}" -smp "$cpus" -m "$mem"
    -nodefaults -no-user-config -display none -nic none -no-reboot -kernel "$C/vmlinux" -initrd "$C/initrd.cpio"
-   -append "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic softlockup_panic=1 watchdog_thresh=30 mitigations=off tsc=reliable no_timer_check random.trust_cpu=on net.ifnames=0 ${VMLAB_APPEND:-} $args"
+   -append "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic softlockup_panic=1 watchdog_thresh=30 mitigations=off tsc=reliable no_timer_check random.trust_cpu=on net.ifnames=0 ${VMLAB_APPEND:-} $boot $args"
    -drive "if=none,id=root,file=$C/root.ext4,format=raw,readonly=on" -device virtio-blk-pci,drive=root
    -device virtio-serial-pci -device "virtserialport,nr=1,name=io,chardev=io")
 security=passthrough; [ "$(id -u)" = 0 ] || security=none
