@@ -77,7 +77,8 @@ type Config struct {
 	// fails too the session is dropped. Default 30 s.
 	DetachTimeout time.Duration
 	// NoopInterval: an idle connection is pinged this often
-	// (node.conn[0].timeo.noop_out_interval). Default 1 s; negative: never.
+	// (node.conn[0].timeo.noop_out_interval). Default 1 s; negative: never. A
+	// discovery session never is (RFC 7143 §4.3).
 	NoopInterval time.Duration
 	// NoopTimeout: the connection is given up when a ping is outstanding this
 	// long and nothing at all was received meanwhile

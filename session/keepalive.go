@@ -12,6 +12,8 @@ import (
 // connection silent; nothing heard for NoopTimeout since the ping ends the
 // connection. An idle connection is pinged every NoopInterval. Pings are
 // immediate NOP-Outs: gotgt hangs on others, and the command window may be closed.
+// In a discovery session a target has to reject them (RFC 7143 §4.3; LIO hangs up):
+// there is no keep-alive, and the limit of the text request bounds the wait.
 
 // waitingSince gives the time since when an answer is due on c, 0 if none is.
 func (c *conn) waitingSince() int64 {
@@ -32,7 +34,7 @@ func (c *conn) nextKeepAlive() int64 {
 	cfg := &c.s.cfg
 	since := c.waitingSince()
 	switch {
-	case c.dead, c.s.logoutSent: // nothing new may follow a logout, pings neither
+	case c.dead, c.s.logoutSent, cfg.Discovery: // nothing new may follow a logout, pings neither
 		return 0
 	case since == 0 && cfg.NoopInterval < 0:
 		return 0
@@ -75,7 +77,7 @@ func (s *Session) logoutOverdue(now int64) {
 // keepAlive looks for silence on c. Called at the times nextKeepAlive asked for.
 func (c *conn) keepAlive(now int64) {
 	s := c.s
-	if c.dead || s.logoutSent {
+	if c.dead || s.logoutSent || s.cfg.Discovery {
 		return
 	}
 	since := c.waitingSince()
