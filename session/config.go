@@ -6,6 +6,7 @@ import (
 
 	"github.com/iscsimp/iscsimp/pdu"
 	"github.com/iscsimp/iscsimp/session/chap"
+	"github.com/iscsimp/iscsimp/session/login"
 )
 
 // Config describes one session. The zero value of each field means the
@@ -49,6 +50,11 @@ type Config struct {
 	// read, and ask for those of a write, in any order. Nothing is gained by it here.
 	// Default: Yes, in order.
 	AnyPDUOrder, AnySequenceOrder bool
+
+	// NoTaskReporting keeps TaskReporting (§13.23) from being offered. Default: it is
+	// offered where the target seems to bear that, and FastAbort used where the target
+	// agrees.
+	NoTaskReporting bool
 
 	// Connections is the number of connections in the session (MC/S, RFC 7143
 	// §4.2.1; node.session.iscsi.MaxConnections), 1 to 16, default 1. The target
@@ -117,6 +123,8 @@ type Params struct {
 	MaxConnections           uint16
 	TargetPortalGroupTag     int // -1: not told
 	TargetAlias              string
+	// TaskReporting says what a function for many tasks, such as ResetLUN, does.
+	TaskReporting login.TaskReporting
 }
 
 // Stats is a snapshot of a session.

@@ -30,6 +30,7 @@ func (s *Session) beginLogin(c *conn, st loop.Stream) {
 		TPGT:          s.expectedTPGT(c),
 		Minimal:       s.minimal,
 		CID:           c.cid,
+		TaskReporting: !s.cfg.NoTaskReporting && s.reporting != reportingWithheld,
 		TSIH:          s.joinTSIH(c),
 		Offer: login.Offer{
 			HeaderDigest: s.cfg.HeaderDigest, DataDigest: s.cfg.DataDigest,
@@ -147,6 +148,7 @@ func (c *conn) enterFull(v pdu.LoginResponseView) {
 		MaxConnections:           r.MaxConnections,
 		TargetPortalGroupTag:     r.TargetPortalGroupTag,
 		TargetAlias:              r.TargetAlias,
+		TaskReporting:            r.TaskReporting,
 	}
 	// A new session: the window starts afresh, whatever the last one had.
 	s.expCmdSN, s.maxCmdSN = v.ExpCmdSN(), v.MaxCmdSN()

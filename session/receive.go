@@ -296,6 +296,8 @@ func (c *conn) async(v pdu.AsyncView, data []byte) error {
 		e := s.err(KindTarget, "the target announces that it drops the session")
 		s.abandon(e)
 		return e
+	case pdu.AsyncTaskTermination:
+		return c.terminating(v)
 	default:
 		if !ev.Known() {
 			return c.protocolErr("an event that is not assigned: %v", ev)

@@ -88,6 +88,9 @@ func (s *Session) loggedIn(c *conn) {
 	s.cuts, s.rebuffs = 0, 0
 	s.tsih = up.TSIH
 	s.noteAuth(r)
+	if c.machine.OfferedTaskReporting() {
+		s.reporting = reportingTaken
+	}
 	c.machine, c.chap = nil, nil
 	s.to(evLoggedIn)
 	s.logins++
@@ -120,6 +123,11 @@ func (s *Session) connClosed(c *conn, reason *Error) {
 		return
 	}
 	if was == StateLogin && (s.followRedirect() || s.tryAgain()) {
+		return
+	}
+	if was == StateLogin && s.unreported(c, reason) {
+		s.log.Debug("login broken off: once more without TaskReporting", "err", reason)
+		s.dial()
 		return
 	}
 	if was == StateLogin && reason.Kind == KindTransport && c.stream != nil && s.via == "" {

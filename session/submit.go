@@ -108,7 +108,7 @@ func (c *conn) sendData(t *task, ttt uint32, lun uint64, offset, n uint32) {
 func (c *conn) r2t(v pdu.R2TView) error {
 	c.window(v.ExpCmdSN(), v.MaxCmdSN())
 	t := c.task(v.ITT())
-	if t != nil && t.aborting || c.tooLate(v.ITT()) {
+	if t != nil && t.halts() || c.tooLate(v.ITT()) {
 		return nil // no more data is sent for a task that is to end
 	}
 	if t == nil || t.kind != taskSCSI || !t.write {

@@ -47,6 +47,8 @@ type task struct {
 	due      int64    // taskTMF, taskText: give up; detached taskSCSI: abort it; 0 = never
 	aborting bool     // ABORT TASK is under way: no more data is sent
 	aborted  bool     // ended by a task management function
+	halted   *tmf     // FastAbort: no more data is sent, because of this function
+	denied   bool     // halted: the target asked for data all the same
 
 	newer, older int32 // the list by age: index + 1, 0 = none
 }

@@ -132,6 +132,7 @@ func (s *Session) multiTask(f pdu.TMFunction, lun scsi.LUN, timeout time.Duratio
 		return false
 	}
 	s.barrier = m
+	s.haltFor(c, m)
 	return true
 }
 
@@ -173,6 +174,7 @@ func (c *conn) tmfResponse(v pdu.TaskMgmtResponseView) error {
 	s, m := c.s, t.tmf
 	s.tasks.remove(t)
 	r := TMFResult{Function: m.function, Response: v.Response()}
+	c.fenced(m)
 	if r.Ended() {
 		s.concludeAll(c, m, r)
 	}
@@ -189,6 +191,7 @@ func (s *Session) tmfOver(m *tmf, r TMFResult) {
 	lifted := s.barrier == m
 	if lifted {
 		s.barrier = nil
+		s.resume(m, r)
 	}
 	s.log.Debug("task management", "function", r.Function, "result", r.String())
 	if m.done != nil {
@@ -229,7 +232,12 @@ func (s *Session) concerns(m *tmf, t *task) bool {
 	case len(s.members) > 0 && !serial.Less(t.cmdSN, s.expCmdSN):
 		return false
 	}
-	return t.lun == m.lun || m.function == pdu.TMTargetWarmReset || m.function == pdu.TMTargetColdReset
+	return m.covers(t.lun)
+}
+
+// covers reports whether a function for many tasks is about a unit.
+func (m *tmf) covers(lun scsi.LUN) bool {
+	return lun == m.lun || m.function == pdu.TMTargetWarmReset || m.function == pdu.TMTargetColdReset
 }
 
 // conclude ends a task that the target has ended without a SCSI response. Bytes

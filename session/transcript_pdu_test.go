@@ -87,7 +87,7 @@ func (w *world) build(c transcript.Cmd) []byte {
 		bhs = p.AppendTo(nil)
 	case "async":
 		p := pdu.Async{
-			AsyncEvent: pdu.AsyncEvent(arg("event", 0)), StatSN: stat, ExpCmdSN: exp, MaxCmdSN: limit,
+			LUN: uint64(arg("lun", 0)) << 48, AsyncEvent: pdu.AsyncEvent(arg("event", 0)), StatSN: stat, ExpCmdSN: exp, MaxCmdSN: limit,
 			Param1: uint16(arg("p1", 0)), Param2: uint16(arg("p2", 0)), Param3: uint16(arg("p3", 0)),
 		}
 		bhs = p.AppendTo(nil)

@@ -233,6 +233,7 @@ func (w *world) configure(c transcript.Cmd) {
 		TPGT: -1, ISID: [6]byte{0x80, 1, 2, 3, 4, 5},
 		Discovery: c.Has("discovery"), HeaderDigest: c.Has("header-digest"), DataDigest: c.Has("data-digest"),
 		InitialR2T: c.Has("initial-r2t"), NoImmediateData: c.Has("no-immediate"),
+		NoTaskReporting: c.Has("no-reporting"),
 		AnyPDUOrder: c.Has("any-pdu-order"), AnySequenceOrder: c.Has("any-sequence-order"),
 		CHAP: chapConfig(w.t, c),
 	}

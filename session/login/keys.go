@@ -2,7 +2,6 @@ package login
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -37,6 +36,7 @@ type Result struct {
 	DataPDUInOrder, DataSeqInOrder bool
 	TargetPortalGroupTag           int // -1: not told
 	TargetAlias                    string
+	TaskReporting                  TaskReporting
 	AuthMethod                     string // as answered; empty from targets that leave it out
 }
 
@@ -108,6 +108,8 @@ type negotiator struct {
 	tpgt    int
 	alias   string
 	auth    string
+
+	reporting reporting
 }
 
 // digest is the negotiation of HeaderDigest or DataDigest.
@@ -169,7 +171,7 @@ func (n *negotiator) offer(dst []byte) []byte {
 		}
 		dst = n.appendOurs(dst, i)
 	}
-	return dst
+	return n.offerReporting(dst)
 }
 
 func (n *negotiator) appendOurs(dst []byte, i int) []byte {
@@ -215,8 +217,8 @@ func (n *negotiator) take(answers []byte, key, value string) ([]byte, error) {
 		return pdu.AppendKey(answers, key, "No"), nil // obsolete: never NotUnderstood (§13.25)
 	case "IFMarkInt", "OFMarkInt":
 		return pdu.AppendKey(answers, key, "Reject"), nil
-	case "TaskReporting":
-		return answerTaskReporting(answers, value), nil
+	case reportingKey:
+		return n.takeReporting(answers, value)
 	case "iSCSIProtocolLevel":
 		if isReply(value) {
 			return answers, nil
@@ -227,18 +229,6 @@ func (n *negotiator) take(answers []byte, key, value string) ([]byte, error) {
 		return answers, nil // an answer to a key we never sent; nothing to answer
 	}
 	return pdu.AppendKey(answers, key, "NotUnderstood"), nil
-}
-
-// answerTaskReporting takes the plain form out of the list offered (§13.23); the
-// others ask for what this initiator does not do.
-func answerTaskReporting(answers []byte, value string) []byte {
-	if isReply(value) {
-		return answers
-	}
-	if slices.Contains(strings.Split(value, ","), "RFC3720") {
-		return pdu.AppendKey(answers, "TaskReporting", "RFC3720")
-	}
-	return pdu.AppendKey(answers, "TaskReporting", "Reject")
 }
 
 // isReply reports whether value can only be an answer (RFC 7143 §6.2).
@@ -411,6 +401,7 @@ func (n *negotiator) result() Result {
 		DataSeqInOrder:           v[kSeqInOrder] == 1,
 		TargetPortalGroupTag:     n.tpgt,
 		TargetAlias:              n.alias,
+		TaskReporting:            n.reporting.outcome,
 		AuthMethod:               n.auth,
 	}
 }

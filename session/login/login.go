@@ -34,6 +34,11 @@ type Config struct {
 	TPGT int
 	// Offer holds the values proposed; see DefaultOffer.
 	Offer Offer
+	// TaskReporting offers TaskReporting, and takes it where the target offers it
+	// (RFC 7143 §13.23); else the semantics of RFC 3720 hold. It is not offered by
+	// Minimal logins, further connections, or to targets that left AuthMethod
+	// unanswered.
+	TaskReporting bool
 	// CHAP authenticates this login (RFC 7143 §12.1.3); it must be fresh. nil: no
 	// authentication. A target that wants none is let off in one-way CHAP only;
 	// see Result.AuthMethod.
@@ -128,6 +133,10 @@ func (m *Machine) Done() bool { return m.done }
 // TSIH is the target's session handle from the final response; 0 from targets
 // that break RFC 7143 §11.13.3.
 func (m *Machine) TSIH() uint16 { return m.tsih }
+
+// OfferedTaskReporting reports whether TaskReporting was offered, which targets
+// older than RFC 7143 may not bear.
+func (m *Machine) OfferedTaskReporting() bool { return m.neg.reporting.offered }
 
 // InSecurityStage reports whether the last request was one of the security stage.
 func (m *Machine) InSecurityStage() bool { return m.stage == pdu.StageSecurity }
