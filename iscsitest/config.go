@@ -123,6 +123,8 @@ type Params struct {
 	// DataSequenceInOrder=No where offered (§13.18, §13.19), and make use of it: the
 	// Data-Ins of a sequence, and the sequences of reads and writes, are shuffled.
 	AnyPDUOrder, AnySequenceOrder bool
+	// TaskReporting is the most that is agreed to (§13.23). Default: RFC3720.
+	TaskReporting TaskReporting
 	// AckData wants the data of reads acknowledged, sequence by sequence, at
 	// ErrorRecoveryLevel 1 and 2 (A bit, §11.7.2); see SessionInfo.Acks.
 	AckData bool
@@ -249,6 +251,9 @@ func (p *Params) validate() error {
 		if f.v < f.least || f.v > f.bound {
 			return fmt.Errorf("%s is %d, must be %d to %d", f.name, f.v, f.least, f.bound)
 		}
+	}
+	if p.TaskReporting > ReportFastAbort {
+		return fmt.Errorf("TaskReporting is %d, must be 0 to %d", p.TaskReporting, ReportFastAbort)
 	}
 	if p.FirstBurstLength > p.MaxBurstLength {
 		return fmt.Errorf("FirstBurstLength %d is more than MaxBurstLength %d", p.FirstBurstLength, p.MaxBurstLength)

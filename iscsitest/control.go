@@ -28,6 +28,8 @@ type SessionInfo struct {
 	Tasks      int    // SCSI commands received and not answered yet
 	Pings      int    // NOP-Ins that wait for an answer
 	Acks       int    // Data-Ins with A bit that wait for their DataACK
+	// Terminations are events of ended tasks (§11.9.1, event 5) not acknowledged yet.
+	Terminations int
 }
 
 // ConnInfo is a snapshot of one connection in full feature phase.
@@ -66,6 +68,7 @@ func (s *session) info() SessionInfo {
 		TPGT: s.key.tpgt, Discovery: s.discovery, Since: s.since, Negotiated: s.neg,
 		ExpCmdSN: s.expCmdSN, MaxCmdSN: s.maxCmdSN,
 		Commands: s.commands, Tasks: len(s.tasks), Pings: len(s.pings), Acks: len(s.acks),
+		Terminations: len(s.terminations),
 	}
 	tasks := make(map[*conn]int)
 	for _, t := range s.tasks {

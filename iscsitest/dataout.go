@@ -71,7 +71,11 @@ func (s *session) dataOut(c *conn, p pdu.PDU) {
 	t := s.tasks[v.ITT()]
 	if t == nil || t.c != c {
 		stale := t == nil && s.lockedStale(v)
+		late := t == nil && s.noData[v.ITT()]
 		s.mu.Unlock()
+		if late {
+			c.violation(p.BHS, "data for a task that a function or event ended (§4.2.3.4, §11.9.1)")
+		}
 		if !stale {
 			c.violation(p.BHS, "no task of this connection has this Initiator Task Tag (§11.7)")
 			c.reject(p.BHS, pdu.RejectInvalidField)

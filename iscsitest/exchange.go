@@ -28,6 +28,11 @@ func (s *session) nopOut(r *request) {
 		if !v.Immediate() {
 			c.violation(v, "a NOP-Out that wants no answer must be immediate (§11.18.1)")
 		}
+		if v.TTT() == pdu.ReservedTag {
+			s.mu.Lock()
+			s.lockedAcknowledged(c, v.LUN())
+			s.mu.Unlock()
+		}
 		return
 	}
 	o := &outPDU{data: slices.Clone(r.data[:min(len(r.data), int(c.neg.SendMRDSL))])}

@@ -29,6 +29,7 @@ type Negotiated struct {
 	ErrorRecoveryLevel       uint32
 	AnyPDUOrder              bool // DataPDUInOrder=No
 	AnySequenceOrder         bool // DataSequenceInOrder=No
+	TaskReporting            TaskReporting
 }
 
 // negotiation is the target's side of the operational keys (RFC 7143 §6.2,
@@ -208,7 +209,7 @@ func (n *negotiation) one(kv KeyValue) (value string, status pdu.LoginStatus, wh
 		}
 		return "", 0, "" // a declaration
 	case "TaskReporting":
-		return firstOf(kv.Value, "RFC3720"), 0, ""
+		return n.report(kv.Value), 0, ""
 	case "IFMarker", "OFMarker":
 		return "No", 0, "" // obsolete, §13.25
 	case "IFMarkInt", "OFMarkInt":
@@ -231,6 +232,23 @@ func (n *negotiation) one(kv KeyValue) (value string, status pdu.LoginStatus, wh
 		return "", pdu.LoginInitiatorError, "unknown key " + kv.Key
 	}
 	return "NotUnderstood", 0, ""
+}
+
+// report takes the first of a list of kinds of task reporting that this target can do.
+func (n *negotiation) report(list string) string {
+	switch {
+	case n.discovery:
+		return "Irrelevant"
+	case n.joins:
+		n.complaint("TaskReporting is negotiated on the leading connection only (§13.23)")
+		return "Irrelevant"
+	}
+	if !strings.Contains(list, "RFC3720") || !strings.Contains(list, "ResponseFence") {
+		n.complaint("TaskReporting=%s does not offer both RFC3720 and ResponseFence (§13.23)", list)
+	}
+	value := firstOf(list, reportings[:n.params.TaskReporting+1]...)
+	n.res.TaskReporting = TaskReporting(max(0, slices.Index(reportings, value)))
+	return value
 }
 
 // isOperational reports whether a key belongs to the operational stage only.

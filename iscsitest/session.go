@@ -56,6 +56,9 @@ type session struct {
 	acks     map[uint32]dataAck // by TTT
 	commands uint64             // SCSI commands received
 	aborted  map[uint32]bool    // ITTs of tasks that ended early: their data may still come
+	noData   map[uint32]bool    // of those, with FastAbort: it must not
+	// terminations are events that no NOP-Out has acknowledged yet.
+	terminations []*termination
 	// recovering: a connection has ended before, so that requests which were
 	// received may come again.
 	recovering bool
@@ -123,6 +126,7 @@ func (t *Target) establish(l *loginState) *session {
 		cmdWindow: l.params.CmdWindow, params: l.params, since: time.Now(),
 		expCmdSN: l.hdr.CmdSN, maxCmdSN: l.hdr.CmdSN + l.params.CmdWindow - 1,
 		aborted: make(map[uint32]bool),
+		noData:  make(map[uint32]bool),
 		waiting: make(map[uint32]*request),
 		tasks:   make(map[uint32]*task),
 		dying:   make(map[*task]bool),

@@ -68,6 +68,7 @@ func (s *session) lockedNewTask(r *request) (known, ok bool) {
 	}
 	s.commands++
 	delete(s.aborted, v.ITT())
+	delete(s.noData, v.ITT())
 	t := &task{
 		s: s, c: r.c, cmd: *commandOf(v), immediate: v.Immediate(),
 		edtl: v.ExpectedDataLen(), action: r.action,

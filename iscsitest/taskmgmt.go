@@ -9,7 +9,7 @@ import (
 // taskMgmt carries out a task management function (RFC 7143 §11.5). What it
 // aborts has ended, medium included, before the response is sent.
 //
-// Simplification: ABORT TASK SET and CLEAR TASK SET do not wait for the data
+// Simplification: without FastAbort, ABORT TASK SET and CLEAR TASK SET do not wait for the data
 // asked for by R2T (§4.2.3.3); what still comes is ignored without a Reject.
 func (s *session) taskMgmt(r *request) {
 	v := pdu.TaskMgmtView(r.header())
@@ -32,7 +32,9 @@ func (s *session) taskMgmt(r *request) {
 			respond(pdu.TMNoLUN)
 			return
 		}
-		s.abortAll(s.takeSet(v, u), endAborted, func() {
+		tasks := s.takeSet(v, u)
+		terminate(c, tasks)
+		s.abortAll(tasks, endAborted, func() {
 			// What was sent of the tasks must arrive before (§4.2.2.3.4).
 			s.behindOthers(c, func() { respond(pdu.TMComplete) })
 		})
