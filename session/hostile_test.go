@@ -9,6 +9,7 @@ import (
 
 	"github.com/iscsimp/iscsimp/pdu"
 	"github.com/iscsimp/iscsimp/scsi"
+	"github.com/iscsimp/iscsimp/session/login"
 )
 
 // census counts what becomes of commands.
@@ -35,7 +36,7 @@ func FuzzSession(f *testing.F) {
 }
 
 // feedHostile feeds p in pieces. The bits of mode say what was settled on: data in
-// any order, ErrorRecoveryLevel 2, data asked for only.
+// any order, ErrorRecoveryLevel 2, data asked for only with FastAbort.
 func feedHostile(t *testing.T, p []byte, full bool, piece, mode int) {
 	var w *world
 	if full {
@@ -43,6 +44,9 @@ func feedHostile(t *testing.T, p []byte, full bool, piece, mode int) {
 		w.s.params.DataPDUInOrder, w.s.params.DataSequenceInOrder = mode&1 == 0, mode&2 == 0
 		w.s.params.ErrorRecoveryLevel = uint8(mode & 4 >> 1)
 		w.s.params.ImmediateData = mode&8 == 0
+		if mode&8 != 0 {
+			w.s.params.TaskReporting = login.ReportFastAbort
+		}
 	} else {
 		w = &world{t: t, now: 1}
 		s, err := New(Config{InitiatorName: "i", TargetName: "t", Portal: "p:1"}, w, w)
@@ -79,7 +83,11 @@ func feedHostile(t *testing.T, p []byte, full bool, piece, mode int) {
 		require.Equal(t, 1, c.done[cmd])
 	}
 	require.Zero(t, w.s.tasks.scsi)
-	require.Equal(t, StateRecovering, w.s.State())
+	want := StateRecovering
+	if w.s.reporting == reportingWithheld { // another login was begun at once
+		want = StateLogin
+	}
+	require.Equal(t, want, w.s.State())
 }
 
 // TestHostileTarget sends well-framed PDUs of random kinds, with tags and

@@ -234,7 +234,7 @@ func (w *world) configure(c transcript.Cmd) {
 		Discovery: c.Has("discovery"), HeaderDigest: c.Has("header-digest"), DataDigest: c.Has("data-digest"),
 		InitialR2T: c.Has("initial-r2t"), NoImmediateData: c.Has("no-immediate"),
 		NoTaskReporting: c.Has("no-reporting"),
-		AnyPDUOrder: c.Has("any-pdu-order"), AnySequenceOrder: c.Has("any-sequence-order"),
+		AnyPDUOrder:     c.Has("any-pdu-order"), AnySequenceOrder: c.Has("any-sequence-order"),
 		CHAP: chapConfig(w.t, c),
 	}
 	if v, ok := c.Args["cmds"]; ok {
