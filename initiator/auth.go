@@ -51,6 +51,14 @@ func LoadSecretFile(path string) (Secret, error) {
 	return s, invalidCHAP(err)
 }
 
+// GenerateSecret gives a new random secret of 26 capital letters and digits, with
+// 128 random bits (RFC 7143 §9.2.1), for use on both sides.
+func GenerateSecret() string { return chap.GenerateSecret() }
+
+// CreateSecretFile writes a new random secret into a file that must not be there
+// yet, and that only its owner may access; LoadSecretFile reads it.
+func CreateSecretFile(path string) error { return invalidCHAP(chap.CreateSecretFile(path)) }
+
 // ParseCHAPAlgorithms reads names or numbers joined by commas, best first, such
 // as "SHA3-256,MD5" or "8,5".
 func ParseCHAPAlgorithms(list string) ([]CHAPAlgorithm, error) {

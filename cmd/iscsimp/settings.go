@@ -56,7 +56,7 @@ func settingsOf(c *cli.Context) *settings {
 
 // needsNoSettings are commands that must work whatever the configuration says:
 // what is wrong with it may send people to them.
-var needsNoSettings = []string{"man", "completion", "version"}
+var needsNoSettings = []string{"man", "completion", "version", "chap-secret"}
 
 // withSettings has an action run with the options that the environment and the
 // configuration file set.
