@@ -3,22 +3,23 @@
 #   check.sh [options] [TEST...]     default: all of guest/tests
 #   --short    only the few that CI runs (login, data, reset, digests)
 #   --strict   a test that says "not yet" is a failure too
+#   --keep     keep the results of the tests that are not run now, for results.tsv to be whole
 #   --or-skip  on a machine that cannot have the lab (not Debian 12 on amd64), or with
 #              LAB_SKIP set, say so in capitals and end with 0
 #   --list     say what there is
 # Builds the lab if need be, and iscsimp (static), unless ISCSIMP_BINARY names one.
 # Prints a line a test, then what was measured, then the count. Exit status: 0 all
 # passed (those "not yet in iscsimp" are counted apart), 1 a test failed, 2 wrong use.
-# Logs, results.tsv and metrics.tsv: ${VMLAB_CACHE:-./cache}/results
+# Logs, results.tsv and metrics.tsv: ${LAB_RESULTS:-${VMLAB_CACHE:-./cache}/results}
 set -uo pipefail
-here=$(cd "$(dirname "$0")" && pwd); C=${VMLAB_CACHE:-$here/cache}; R=$C/results
+here=$(cd "$(dirname "$0")" && pwd); C=${VMLAB_CACHE:-$here/cache}; R=${LAB_RESULTS:-$C/results}
 die() { echo "lab/check.sh: $*" >&2; exit 2; }
 tag() { sed -n "s/^# .*\b$2: *\([^ ]*\).*/\1/p" "$here/guest/tests/$1"; }    # TEST TAG
 what() { sed -n 's/^# what: //p' "$here/guest/tests/$1"; }
 
-short='' strict='' orskip='' names=()
+short='' strict='' keep='' orskip='' names=()
 while (( $# )); do case $1 in
-    --short) short=1;; --strict) strict=1;; --or-skip) orskip=1;;
+    --short) short=1;; --strict) strict=1;; --or-skip) orskip=1;; --keep) keep=1;;
     --list) for f in "$here"/guest/tests/*; do n=${f##*/}; printf '%-17s %s\n' "$n" "$(what "$n")"; done; exit;;
     -*) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2;;
     *) [ -e "$here/guest/tests/$1" ] || die "no test $1; see --list"; names+=("$1");; esac; shift; done
@@ -37,7 +38,13 @@ if [ -n "$orskip" ]; then
     fi
 fi
 "$here/build.sh" || die "THE LAB WAS NOT BUILT (above): nothing was tested against LIO. LAB_SKIP=1 does without it"
-mkdir -p "$R"; : >"$R/results.tsv"; : >"$R/metrics.tsv"
+mkdir -p "$R"
+# What is kept: the lines of tests that are there still and not run now.
+for f in results metrics; do
+    touch "$R/$f.tsv"
+    ls "$here/guest/tests" | awk -F'\t' -v keep="$keep" -v run=" ${names[*]} " 'FNR == NR { there[$1]; next } keep && $1 in there && !index(run, " " $1 " ")' - "$R/$f.tsv" >"$R/$f.new"
+    mv "$R/$f.new" "$R/$f.tsv"
+done
 share=$(mktemp -d); trap 'rm -rf "$share"' EXIT; trap 'exit 143' TERM INT HUP
 if [ -n "${ISCSIMP_BINARY:-}" ]; then cp "$ISCSIMP_BINARY" "$share/iscsimp" || exit 1
 else (cd "$here/.." && CGO_ENABLED=0 "${GO:-go}" build -trimpath -o "$share/iscsimp" ./cmd/iscsimp) || die "iscsimp does not build"; fi
@@ -48,7 +55,7 @@ declare -A count=([pass]=0 [fail]=0 [not-yet]=0)
 start=$SECONDS
 for n in "${names[@]}"; do
     t=$SECONDS log=$R/$n.log
-    nice -n 10 "$here/run.sh" -s "$share" -t "$(( $(tag "$n" limit) * ${LAB_PATIENCE:-3} ))" -l "$R/$n.console" -- "/vmlab/tests/$n" >"$log" 2>&1; st=$?
+    nice -n "${LAB_NICE:-10}" "$here/run.sh" -s "$share" -t "$(( $(tag "$n" limit) * ${LAB_PATIENCE:-3} ))" -l "$R/$n.console" -- "/vmlab/tests/$n" >"$log" 2>&1; st=$?
     verdict=$(sed -n 's/^verdict: //p' "$log" | tail -1)
     # Passed is only what ended well and said so.
     case $st:$verdict in
@@ -73,4 +80,5 @@ echo
 (( ! count[not-yet] )) || echo "NOT YET in iscsimp, so not tested: $(awk -F'\t' '$2 == "not-yet" { printf "%s%s", s, $1; s = ", " }' "$R/results.tsv")"
 (( ! count[fail] )) || awk -F'\t' -v r="$R" '$2 == "fail" { printf "FAILED: %s (%s/%s.log): %s\n", $1, r, $1, $5 }' "$R/results.tsv"
 echo "lab: ${#names[@]} tests: ${count[pass]} passed, ${count[fail]} failed, ${count[not-yet]} not yet; $((SECONDS - start)) s"
+[ -z "$keep" ] || echo "with the results that were kept: $(awk -F'\t' '{ n[$2]++ } END { printf "%d passed, %d failed, %d not yet", n["pass"], n["fail"], n["not-yet"] }' "$R/results.tsv")"
 (( ! count[fail] )) && { [ -z "$strict" ] || (( ! count[not-yet] )); }

@@ -148,3 +148,47 @@ func TestClosedIsNotDown(t *testing.T) {
 	assert.Empty(t, r.kinds(PathDown))
 	assert.Len(t, r.kinds(PathClosed), 2)
 }
+
+// TestMovesDoNotPutOffTheAbort: where the storage behind all paths hangs and the
+// paths fall silent in turn, a command moves twice at most. So it is asked to be
+// aborted after three times CommandTimeout at the latest, not never.
+func TestMovesDoNotPutOffTheAbort(t *testing.T) {
+	r := newRig(t, 2, func(c *Config) { c.CommandTimeout = 2 * time.Second }).up()
+	r.only(0)
+	for _, s := range r.s {
+		s.hold, s.aborts = true, "never"
+	}
+	w, reads := r.write(1, 1, 1), r.read(9, 1)
+	r.only(-1)
+	for i := range 3 {
+		r.l.run(1900 * msec)
+		assert.Zero(t, aborts(r), "each copy has its own time")
+		from, to := r.s[i%2], r.s[(i+1)%2]
+		if to.isSilent {
+			to.isSilent = false
+			to.obs.SessionAlive(nil)
+		}
+		from.silence()
+	}
+	r.l.run(400 * msec)
+	assert.Positive(t, aborts(r))
+	require.False(t, w.done || reads.done)
+	for _, s := range r.s {
+		s.hold = false
+		s.isSilent = false
+		s.obs.SessionAlive(nil)
+		s.release()
+	}
+	r.l.run(sec)
+	require.True(t, w.done && reads.done)
+	require.NoError(t, w.Err)
+	assert.Equal(t, uint64(1), r.at(1))
+	r.requireIdle()
+}
+
+func aborts(r *rig) (n uint64) {
+	for _, p := range r.d.Snapshot().Paths {
+		n += p.Aborts
+	}
+	return n
+}

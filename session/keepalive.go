@@ -12,8 +12,9 @@ import (
 // connection silent; nothing heard for NoopTimeout since the ping ends the
 // connection. An idle connection is pinged every NoopInterval. Pings are
 // immediate NOP-Outs: gotgt hangs on others, and the command window may be closed.
-// In a discovery session a target has to reject them (RFC 7143 §4.3; LIO hangs up):
-// there is no keep-alive, and the limit of the text request bounds the wait.
+// In a discovery session a target has to reject them (RFC 7143 §4.3), and LIO
+// answers nothing more then: there they are left out, and the limit of the text
+// request bounds the wait.
 
 // waitingSince gives the time since when an answer is due on c, 0 if none is.
 func (c *conn) waitingSince() int64 {

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -73,7 +74,7 @@ type contestant struct {
 // feature is a row.
 type feature struct {
 	name  string
-	lab   string // the test of the lab that shows it with LIO; empty: none
+	lab   string // the test of the lab that shows it with LIO; empty: lioCannot says why there is none
 	needs demand
 	run   func(ctx context.Context, p party) error
 }
@@ -240,24 +241,17 @@ func readTable(path string) map[string]map[string]string {
 	return cells
 }
 
+// lioCannot is what LIO has no way to show, and why.
+var lioCannot = map[string]string{rowRedirect: "it has none"}
+
 // labColumn fills in the column of LIO: from the results of the lab, if there are some, else as it stood.
 func labColumn(list []feature, cells, before map[string]map[string]string) {
-	cache := os.Getenv("VMLAB_CACHE")
-	if cache == "" {
-		cache = filepath.Join(peer.RepositoryRoot(), "lab", "cache")
-	}
-	verdicts := map[string]string{}
-	text, _ := os.ReadFile(filepath.Join(cache, "results", "results.tsv"))
-	for line := range strings.Lines(string(text)) {
-		if fields := strings.Split(line, "\t"); len(fields) > 1 {
-			verdicts[fields[0]] = fields[1]
-		}
-	}
+	verdicts := labVerdicts()
 	for _, f := range list {
 		cell := before[f.name][lioColumn]
 		switch verdict := verdicts[f.lab]; {
 		case f.lab == "":
-			cell = cellNotRun + " (no such test in the lab)"
+			cell = cellNotRun + " (" + lioCannot[f.name] + ")"
 		case verdict == "pass":
 			cell = cellRun
 		case verdict == "fail":
@@ -266,5 +260,33 @@ func labColumn(list []feature, cells, before map[string]map[string]string) {
 			cell = cellNotRun + " (not yet)"
 		}
 		cells[f.name][lioColumn] = cell
+	}
+}
+
+// labVerdicts is what the last run of lab/check.sh said of each of its tests: pass, fail or not-yet.
+func labVerdicts() map[string]string {
+	folder := os.Getenv("LAB_RESULTS")
+	if folder == "" {
+		folder = filepath.Join(cmp.Or(os.Getenv("VMLAB_CACHE"), filepath.Join(peer.RepositoryRoot(), "lab", "cache")), "results")
+	}
+	verdicts := map[string]string{}
+	text, _ := os.ReadFile(filepath.Join(folder, "results.tsv"))
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Split(line, "\t"); len(fields) > 1 {
+			verdicts[fields[0]] = fields[1]
+		}
+	}
+	return verdicts
+}
+
+// TestLabKnowsItsRows: each row is shown with LIO by a test that the lab has, or says why not.
+func TestLabKnowsItsRows(t *testing.T) {
+	for _, f := range features() {
+		if f.lab == "" {
+			assert.NotEmpty(t, lioCannot[f.name], "%s: no test of the lab, and no reason", f.name)
+			continue
+		}
+		assert.Empty(t, lioCannot[f.name], "%s: a reason, and a test of the lab", f.name)
+		assert.FileExists(t, filepath.Join(peer.RepositoryRoot(), "lab", "guest", "tests", f.lab), f.name)
 	}
 }

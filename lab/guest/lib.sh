@@ -87,6 +87,9 @@ all_carry() { # NAME: every path has carried I/O
     iscsimp paths "$1"
     [ "$(status "$1" '[.paths[] | select(.ios == 0)] | length')" = 0 ] || die "a path carried nothing"
 }
+total() { status "$1" "[.paths[]$2] | add"; }    # NAME .FIELD, of all paths
+counted() { [ "$(status "$1" "[.paths[] | select($2 >= 1)] | length")" -ge "$3" ]; }    # NAME .FIELD N: on N paths
+heard_of() { grep -qF -- "$1" $W/d.log; }    # by what device d logs
 no_failures() { [ "$(status "$1" .failed)" = 0 ] || die "requests failed: $(status "$1" .last_error)"; }
 
 # What LIO answered in the logins, as seen on the wire.
@@ -122,6 +125,26 @@ write_and_verify() { # NAME [SIZE]: each block is written once, read back, and r
     local f; for f in random again big mixed; do say "$(fio_line $f.json)"; done
     no_failures "$n"
 }
+
+# ---- a store that hangs, behind device d
+
+hanging_store() {
+    modprobe brd rd_nr=1 rd_size=262144
+    dmsetup create store --table "0 524288 linear /dev/ram0 0"
+    lio-up -n 2 -T -b iblock:/dev/mapper/store
+}
+hang_store() { dmsetup suspend --noflush --nolockfs store; SINCE=$(now); say "the store hangs"; }
+resume_store() { dmsetup resume store; say "the store hung for $(calc "$(now) - $SINCE" 1) s"; }
+# done_again: hotload (pid $hot) goes on, sees no error and no wrong block, and met the hang.
+done_again() {
+    sleep 4; kill "$hot"; wait "$hot" || die "hotload: $(cat $W/hot.log)"
+    iscsimp paths d; say "hot: $(cat $W/hot)"; no_failures d
+    iscsimp paths --json d >$W/after.json
+    [ "$(calc "$(longest_hot) >= 8" 0)" = 1 ] || die "no I/O waited for the store: the longest took $(longest_hot) s"
+    metric longest-hot "$(calc "$(longest_hot)" 1)" s
+}
+longest_hot() { awk '{ print ($6 > $8) ? $6 : $8 }' $W/hot; }
+total_was() { jq "[.devices[0].paths[].$1] | add" $W/after.json; }    # FIELD, before the logout
 
 # ---- faults
 
