@@ -48,7 +48,7 @@ type traffic struct {
 func (e *estimate) add(now, took int64, l traffic) {
 	t := max(float64(took), latencyMinimum)
 	explained := e.fit.of(l)
-	if e.lat > 0 && t > 2*(e.lat+explained) && now-took < e.farAt {
+	if e.fit.n >= fitWarmUp && t > 2*(e.lat+explained) && now-took < e.farAt {
 		e.last = now
 		return // held up together with the one before: that counted already
 	}
@@ -59,6 +59,14 @@ func (e *estimate) add(now, took int64, l traffic) {
 	}
 	e.learn(now, max(t-explained, t/64, latencyMinimum), explained)
 	e.last = now
+}
+
+// predict is what a command that meets l should take, in ns; 0 = not known.
+func (e *estimate) predict(l traffic) float64 {
+	if e.fit.n < fitWarmUp {
+		return e.lat * float64(1+l.commands)
+	}
+	return e.lat + e.fit.of(l)
 }
 
 // learn moves the estimate towards r, what is left of a sample when what the
@@ -113,7 +121,7 @@ func (f *fit) mean() float64 { return f.c*f.perCommand + f.b*f.perByte }
 // more the usual commands are explained by it.
 func (f *fit) add(l traffic, t float64) (moved float64) {
 	if f.n >= fitWarmUp {
-		t = min(t, fitClip*f.t)
+		t = min(t, fitClip*f.t*max(1, float64(l.commands+1)/(f.c+1)))
 	}
 	f.n = min(f.n+1, fitMemory)
 	w := 1 / f.n

@@ -8,10 +8,11 @@ import (
 )
 
 // Hedged reads. A read that is older than the p99 of what another path would
-// deliver, and late even for the path it is on, is sent over that path too, into a buffer of its own; the first answer
-// wins and the other copy is taken back from its session. A budget, a share of
-// all reads, keeps hedges from feeding an overload. Writes are never hedged: two
-// copies of one under way are what the fence is about.
+// deliver, and late even for the path it is on and the queue it met there, is sent
+// over that path too, into a buffer of its own; the first answer wins and the other
+// copy is taken back from its session. A budget, a share of all reads, keeps hedges
+// from feeding an overload. Writes are never hedged: two copies of one under way are
+// what the fence is about.
 //
 // Reads have no timer each. One timer of the device looks at the oldest reads of
 // every path, at most once in hedgeFloor/2, and only while reads are in flight.
@@ -28,6 +29,7 @@ const (
 	hedgeSamples       = 32      // reads that make a p99
 	hedgeSlower        = 4       // a path whose p99 is so many times another's is no longer merely slower
 	hedgeGuess         = 4       // times the estimate, while there are fewer
+	hedgeOverdue       = 1.5     // a read this many times as old as its queue explains is late
 	maxHedges          = 32      // in flight
 	maxHedgeRead       = 1 << 20 // bytes: a larger read is not hedged
 	maxHedgeMemory     = 8 << 20 // bytes of all buffers
@@ -118,11 +120,16 @@ func (h *hedger) look() {
 // scan hedges the old reads of p over to, and says when the next will be old.
 func (h *hedger) scan(p, to *path, now int64) (due int64) {
 	after := p.hedgeAt(to, now)
+	due = now + after
 	for o := p.transfer.head; o != nil; o = o.next {
 		if now-o.sentAt < after {
-			return o.sentAt + after
+			return min(due, o.sentAt+after)
 		}
 		if o.kind != kindRead || o.hedge || o.hedged || o.bytes > maxHedgeRead || o.avoid&to.bit != 0 {
+			continue
+		}
+		if late := o.lateAfter(p, to); now-o.sentAt < late {
+			due = min(due, o.sentAt+late)
 			continue
 		}
 		if h.tokens < 1 {
@@ -136,7 +143,7 @@ func (h *hedger) scan(p, to *path, now int64) (due int64) {
 			break
 		}
 	}
-	return now + after
+	return due
 }
 
 // targets gives the two paths that hedges would be answered by first; nil: none is fit.
@@ -190,6 +197,20 @@ func (p *path) freshen(now int64) {
 func (p *path) hedgeAt(to *path, now int64) int64 {
 	p.freshen(now)
 	return max(to.hedge.after, min(p.hedge.p99, hedgeSlower*to.hedge.p99))
+}
+
+// lateAfter is from what age on the read o, on p, is late by what stands before it:
+// when its turn on p should have come long ago, and a copy over to would be
+// answered in less than it has waited already. Until then it is old, not lost, and
+// a copy would only take up what the lines have. What p's queue is taken for is
+// limited by what to's would be, as in hedgeAt.
+func (o *io) lateAfter(p, to *path) int64 {
+	there := to.est[0].predict(traffic{to.inflight, to.queued[0], o.bytes})
+	here := p.est[0].predict(o.met)
+	if here == 0 {
+		here = there // no sample: taken for as good
+	}
+	return int64(max(there, min(hedgeOverdue*here, hedgeSlower*max(there, float64(to.hedge.p99)))))
 }
 
 // hedge sends a copy of the read o over p.

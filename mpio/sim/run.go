@@ -23,6 +23,8 @@ type Result struct {
 	Paths    []float64 // share of the commands, per path
 	Requests int
 	Errors   int
+	Hedges   uint64 `json:",omitempty"` // since the start, warm-up included
+	Wins     uint64 `json:",omitempty"` // of these
 }
 
 // run puts a policy through a scenario.
@@ -32,10 +34,9 @@ func run(s *Scenario, policy string, o options) (Result, error) {
 	stream := func() *rand.Rand { n++; return rand.New(rand.NewPCG(o.seed, n)) }
 	load := stream()
 	cfg := mpio.Config{Name: s.Name, Target: "iqn.2026-01.sim:disk", LUN: scsi.MakeLUN(0), Policy: policy, Seed: o.seed}
-	if !o.whole {
+	if !o.whole { // what the policies make of a bad path is the question
 		cfg.HedgeBudget, cfg.Marginal.Off = -1, true
 	}
-	cfg.Marginal.Off = true // what the policies make of a bad path is the question
 	cfg.NewSession = func(pc mpio.PathConfig, obs session.Observer) (mpio.Session, error) {
 		return newSession(c, newWire(s.Paths[pc.TPGT-1], c, stream()), u, obs), nil
 	}
@@ -63,7 +64,7 @@ func run(s *Scenario, policy string, o options) (Result, error) {
 }
 
 func (s *Scenario) result(policy string, all *clients, before, after mpio.Snapshot, measure time.Duration) Result {
-	r := Result{Policy: policy, Requests: len(all.took), Errors: all.errors}
+	r := Result{Policy: policy, Requests: len(all.took), Errors: all.errors, Hedges: after.Hedges, Wins: after.HedgeWins}
 	r.Rate = float64(len(all.took)) / measure.Seconds()
 	r.MBps = float64(all.bytes) / measure.Seconds() / 1e6
 	r.Share = r.Rate / s.optimum()
