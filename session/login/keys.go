@@ -103,7 +103,9 @@ type negotiator struct {
 	offered [numKeys]bool // we sent the key, so a value from the target is its answer
 	told    [numKeys]bool // the target gave a value, and this one:
 	theirs  [numKeys]uint64
-	value   [numKeys]uint64 // the outcome; for kMaxRecv the target's declaration
+	refusal [numKeys]string   // what the target said instead of a value
+	others  map[string]string // the target's values of keys that have no place here
+	value   [numKeys]uint64   // the outcome; for kMaxRecv the target's declaration
 	digests [2]digest
 	tpgt    int
 	alias   string
@@ -204,21 +206,40 @@ func (n *negotiator) take(answers []byte, key, value string) ([]byte, error) {
 		return answers, n.takeAuth(value)
 	case "TargetPortalGroupTag":
 		return answers, n.takeTag(value)
-	case "TargetAlias":
-		n.alias = value
-		return answers, nil
-	case "TargetAddress", "TargetName", "InitiatorName", "InitiatorAlias", "SessionType":
-		return answers, nil // declarations, or echoes of ours: no answer is due
 	case digestKeys[0]:
 		return n.takeDigest(answers, 0, value)
 	case digestKeys[1]:
 		return n.takeDigest(answers, 1, value)
+	case reportingKey:
+		return n.takeReporting(answers, value)
+	case "TargetAddress": // the only one that may come several times (§6.3)
+		return answers, nil
+	}
+	return n.takeOther(answers, key, value)
+}
+
+// takeOther handles a key of which nothing but its value has to be kept.
+func (n *negotiator) takeOther(answers []byte, key, value string) ([]byte, error) {
+	if first, again := n.others[key]; again {
+		if first != value {
+			return nil, changed(key, first, value)
+		}
+		return answers, nil
+	}
+	if n.others == nil {
+		n.others = make(map[string]string)
+	}
+	n.others[key] = value
+	switch key {
+	case "TargetAlias":
+		n.alias = value
+		return answers, nil
+	case "TargetName", "InitiatorName", "InitiatorAlias", "SessionType":
+		return answers, nil // declarations, or echoes of ours: no answer is due
 	case "IFMarker", "OFMarker":
 		return pdu.AppendKey(answers, key, "No"), nil // obsolete: never NotUnderstood (§13.25)
 	case "IFMarkInt", "OFMarkInt":
 		return pdu.AppendKey(answers, key, "Reject"), nil
-	case reportingKey:
-		return n.takeReporting(answers, value)
 	case "iSCSIProtocolLevel":
 		if isReply(value) {
 			return answers, nil
@@ -255,6 +276,9 @@ func (n *negotiator) takeTag(value string) error {
 }
 
 func (n *negotiator) takeAuth(value string) error {
+	if n.auth != "" && n.auth != value {
+		return changed("AuthMethod", n.auth, value)
+	}
 	n.auth = value
 	if value == "None" {
 		return nil
@@ -273,8 +297,18 @@ func changed(key, first, second string) error {
 
 func (n *negotiator) takeNumber(answers []byte, i int, value string) ([]byte, error) {
 	k := &numbers[i]
-	if isReply(value) {
-		return answers, nil // the default holds
+	if isReply(value) { // the default holds
+		switch {
+		case n.told[i]:
+			return nil, changed(k.name, k.format(n.theirs[i]), value)
+		case n.refusal[i] != "" && n.refusal[i] != value:
+			return nil, changed(k.name, n.refusal[i], value)
+		}
+		n.refusal[i] = value
+		return answers, nil
+	}
+	if n.refusal[i] != "" {
+		return nil, changed(k.name, n.refusal[i], value)
 	}
 	v, err := k.parse(value)
 	if err != nil {
@@ -286,13 +320,13 @@ func (n *negotiator) takeNumber(answers []byte, i int, value string) ([]byte, er
 		}
 		return answers, nil
 	}
+	n.told[i], n.theirs[i] = true, v
 	if n.cfg.Discovery && i == kERL {
 		return pdu.AppendKey(answers, k.name, "0"), nil // §7.4.1
 	}
 	if n.cfg.Discovery && k.leading {
 		return pdu.AppendKey(answers, k.name, "Irrelevant"), nil
 	}
-	n.told[i], n.theirs[i] = true, v
 	if k.fn == fnDeclare {
 		n.value[i] = v
 		return answers, nil
