@@ -66,22 +66,40 @@ func (s *Session) tryAgain() bool {
 }
 
 // checkAuth refuses a further connection that is not authenticated as the session
-// is: the two must not be mixed (RFC 7143 §9.2).
+// is: the two must not be mixed, and there must be one target at their other ends
+// (RFC 7143 §9.2).
 func (c *conn) checkAuth() error {
 	s := c.s
-	proven := c.machine.Result().AuthMethod == "CHAP"
-	if s.memberOf(c) == nil || proven == s.proven {
+	if s.memberOf(c) == nil {
 		return nil
 	}
-	e := s.err(KindLogin, "the target asks for CHAP on some connections of a session only")
-	e.Login, e.Hint = pdu.LoginAuthFailure, "set it up on all portals of the target, or on none"
+	var e *Error
+	switch proven := c.machine.Result().AuthMethod == "CHAP"; {
+	case proven != s.proven:
+		e = s.err(KindLogin, "the target asks for CHAP on some connections of a session only")
+		e.Hint = "set it up on all portals of the target, or on none"
+	case c.peer() != s.peer:
+		e = s.err(KindLogin, "the target has proven itself as %q on one connection, and as %q on another of the same session", s.peer, c.peer())
+		e.Hint = "give it one CHAP name on all portals, or find out who is behind this one"
+	default:
+		return nil
+	}
+	e.Login = pdu.LoginAuthFailure
 	return e
+}
+
+// peer is the name under which the target has proven itself on c.
+func (c *conn) peer() string {
+	if c.chap == nil {
+		return ""
+	}
+	return c.chap.Peer()
 }
 
 // noteAuth tells, once, of a target that did not want the authentication
 // configured for it. Discovery is often open although the targets are not.
-func (s *Session) noteAuth(r login.Result) {
-	s.proven = r.AuthMethod == "CHAP"
+func (s *Session) noteAuth(c *conn, r login.Result) {
+	s.proven, s.peer = r.AuthMethod == "CHAP", c.peer()
 	if s.cfg.CHAP == nil || r.AuthMethod == "CHAP" || s.toldOpen {
 		return
 	}

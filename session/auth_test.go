@@ -215,6 +215,41 @@ func (m *mixed) Begin(initiator, target string) iscsitest.AuthExchange {
 	return a.Begin(initiator, target)
 }
 
+// renamed gives the target another name in each login but the first.
+type renamed struct {
+	*chaptest.Authenticator
+	logins atomic.Int32
+}
+
+func (r *renamed) Begin(initiator, target string) iscsitest.AuthExchange {
+	a := *r.Authenticator
+	if r.logins.Add(1) > 1 {
+		a.Config.MutualUser = "somebody else"
+	}
+	return a.Begin(initiator, target)
+}
+
+// TestConnectionsLeadToOneTarget: whoever proves itself under another name on a
+// further connection does not get in, even where any name would do.
+func TestConnectionsLeadToOneTarget(t *testing.T) {
+	inBubble(t, func(t *testing.T, at place) {
+		auth := &renamed{Authenticator: chaptest.New(t)}
+		tgt := newTarget(t, at, iscsitest.Config{Authenticate: auth, Params: iscsitest.Params{MaxConnections: 8}})
+		cfg := mutual(t)
+		cfg.MutualUser = ""
+		l := logIn(t, at, tgt, Config{CHAP: cfg, Connections: 2})
+		for range 300 { // virtual
+			time.Sleep(time.Second)
+		}
+		require.Greater(t, auth.logins.Load(), int32(2), "it is tried again")
+		l.do(func() { require.Equal(t, 1, l.s.Stats().Connections) })
+		l.do(func() { l.s.Drop(nil) })
+		l.await("up") // a new session is bound to nothing that was before
+		l.awaitConnections(2)
+		l.close()
+	})
+}
+
 func TestConnectionsAreNotMixed(t *testing.T) {
 	inBubble(t, func(t *testing.T, at place) {
 		auth := &mixed{Authenticator: chaptest.New(t)}

@@ -87,7 +87,7 @@ func (s *Session) loggedIn(c *conn) {
 	s.fullTaken = s.fullTaken || !s.minimal
 	s.cuts, s.rebuffs = 0, 0
 	s.tsih = up.TSIH
-	s.noteAuth(r)
+	s.noteAuth(c, r)
 	if c.machine.OfferedTaskReporting() {
 		s.reporting = reportingTaken
 	}

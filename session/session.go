@@ -110,8 +110,9 @@ type Session struct {
 	// list, else nil; again: a login with them is due at once. See refusedCHAP.
 	algorithms []chap.Algorithm
 	again      bool
-	proven     bool // the session was authenticated with CHAP
-	toldOpen   bool // that the target wants no authentication was logged
+	proven     bool   // the session was authenticated with CHAP
+	peer       string // with mutual CHAP: the name under which the target has proven itself
+	toldOpen   bool   // that the target wants no authentication was logged
 	reporting  reportingState
 	redirect   string // dial here instead of the portal, once
 	redirects  int

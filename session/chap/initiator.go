@@ -145,6 +145,7 @@ type Initiator struct {
 	id        byte   // of our challenge
 	challenge []byte // ours, when mutual
 	response  []byte // as sent
+	peer      string // CHAP_N of a target that has proven itself
 }
 
 // New checks cfg and makes an Initiator.
@@ -281,9 +282,13 @@ func (in *Initiator) Verify(keys Keys) error {
 		return in.fail(newError(ReasonName, "correct the mutual user on either side",
 			"the target calls itself %s, expected %s", quote(keys.Name), quote(in.cfg.MutualUser)))
 	}
-	in.phase = phaseDone
+	in.phase, in.peer = phaseDone, keys.Name
 	return nil
 }
+
+// Peer is the name under which the target has proven itself; "" as long as it has
+// not, or was not asked to.
+func (in *Initiator) Peer() string { return in.peer }
 
 func (in *Initiator) verifyResponse(keys Keys) error {
 	got, err := keys.parseResponse(in.chosen)
