@@ -162,6 +162,7 @@ func (d *Device) Abort() {
 // release ends everything but the sessions, which have ended.
 func (d *Device) release() {
 	d.closeOnce.Do(func() {
+		inUse.close(d)
 		d.cancel()
 		d.helpers.Wait()
 		d.loop.Close()

@@ -44,6 +44,10 @@ func Open(ctx context.Context, cfg Config) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := inUse.open(d); err != nil {
+		d.Abort()
+		return nil, err
+	}
 	cfg.CHAP.warn(d.log)
 	cfg.DiscoveryCHAP.warn(d.log)
 	d.findPaths(ctx)

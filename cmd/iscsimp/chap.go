@@ -122,9 +122,14 @@ func (n chapNames) read(c *cli.Context, user string) (chap initiator.CHAP, err e
 		return chap, usagef("no secret for --%s: say where it is with --%s FILE, or set %s", n.mutualUser, n.mutualFile, n.mutualVariable)
 	}
 	if list := c.String(flagCHAPAlgorithms); list != "" {
-		chap.Algorithms, err = initiator.ParseCHAPAlgorithms(list)
+		if chap.Algorithms, err = initiator.ParseCHAPAlgorithms(list); err != nil {
+			return chap, err
+		}
 	}
-	return chap, err
+	if _, err := settingsOf(c).checkAccounts(chap); err != nil {
+		return chap, usagef("%w; `iscsimp chap-secret` makes new ones", err)
+	}
+	return chap, nil
 }
 
 // secret reads a secret from the file of an option on the command line or in the

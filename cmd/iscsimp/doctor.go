@@ -118,6 +118,7 @@ func checkHost(c *cli.Context) []finding {
 		name.Detail = strings.Replace(name.Detail, "(command line)", "("+origin+")", 1)
 	}
 	findings := []finding{checkConfig(settingsOf(c)), name}
+	findings = append(findings, checkSecrets(settingsOf(c))...)
 	findings = append(findings, checkRuntime(c)...)
 	findings = append(findings, checkOpenFiles(openFileLimit()))
 	if runtime.GOOS == "linux" {
@@ -262,7 +263,7 @@ func checkPortals(c *cli.Context, a initiator.Address, portals []string) ([]find
 			}
 		}
 	}
-	return slices.Concat(findings...), nil
+	return append([]finding{checkAuthentication(cfg.CHAP)}, slices.Concat(findings...)...), nil
 }
 
 func checkPortal(ctx context.Context, cfg initiator.DiscoverConfig, forDiscovery initiator.CHAP, portal, target string) []finding {

@@ -75,6 +75,12 @@ func runLogin(c *cli.Context) (err error) {
 	}
 	defer trace.close(logger)
 	options.cfg.Logger, options.cfg.Trace = logger, trace.hook()
+	if options.cfg.CHAP.User != "" {
+		warnings, _ := settingsOf(c).checkAccounts() // errors were told when the options were read
+		for _, w := range warnings {
+			logger.Warn(w)
+		}
+	}
 	ends := newEnding(c.Context, logger)
 	defer ends.stop()
 	r := newRunner(options, ends)

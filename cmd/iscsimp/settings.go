@@ -37,6 +37,7 @@ const metadataSettings = "settings"
 // settings is what is known of the options of this call besides the command line.
 type settings struct {
 	file   string            // the configuration file, "" if there is none
+	config *config           // what it says; nil if there is none
 	origin map[string]string // by option: where its value is from, if not the command line
 	// sections apply, the first one first.
 	sections []*section
@@ -85,7 +86,7 @@ func (s *settings) apply(c *cli.Context) error {
 		if cfg, err = readConfig(path); err != nil {
 			return err
 		}
-		s.file = path
+		s.file, s.config = path, cfg
 	}
 	saved, err := readSteering()
 	if err != nil {
