@@ -113,6 +113,7 @@ type Session struct {
 	proven     bool   // the session was authenticated with CHAP
 	peer       string // with mutual CHAP: the name under which the target has proven itself
 	toldOpen   bool   // that the target wants no authentication was logged
+	toldGap    bool   // that a StatSN was left out was logged
 	reporting  reportingState
 	redirect   string // dial here instead of the portal, once
 	redirects  int

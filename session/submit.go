@@ -229,11 +229,18 @@ func (c *conn) window(exp, limit uint32) {
 const statusAhead = maxTasks + 1024
 
 // status takes a StatSN that the target used up. Repetitions are borne with:
-// gotgt repeats numbers when commands overlap.
+// gotgt repeats numbers when commands overlap. So are gaps: TCP loses nothing and a
+// bad header digest ends the connection, hence a number that is missing was lost in
+// the target, or never used by it. The first is found out by the command that stays
+// unanswered; to drop the connection would lock out targets that do the second.
 func (c *conn) status(statSN uint32) {
-	if serial.Diff(statSN, c.expStatSN) > statusAhead {
+	switch ahead := serial.Diff(statSN, c.expStatSN); {
+	case ahead > statusAhead:
 		c.abort(c.protocolErr("StatSN %d where %d was expected", statSN, c.expStatSN))
 		return
+	case ahead > 0 && !c.s.toldGap:
+		c.s.toldGap = true
+		c.s.log.Info("the target leaves out numbers of answers: it may have lost some", "statsn", statSN, "expected", c.expStatSN)
 	}
 	c.expStatSN = serial.Max(c.expStatSN, statSN+1)
 }
