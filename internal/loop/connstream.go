@@ -113,7 +113,7 @@ func (s *connStream) Close(reason error) {
 	}
 	s.closing = true
 	s.because(reasonOr(reason, net.ErrClosed))
-	s.p.SetTimer(&s.linger, s.p.Now()+int64(drainTime))
+	s.p.SetTimer(&s.linger, s.p.Now()+s.p.drainTime())
 	s.ResumeReading() // to discard
 	s.Flush()
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // patience is how long a test waits for what must come.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 var errTest = errors.New("reason of the test")
 
@@ -66,6 +66,12 @@ func await[T any](tb testing.TB, c <-chan T, what string) T {
 		tb.Fatalf("%s did not come\n%s", what, buf[:runtime.Stack(buf, true)])
 		panic("unreachable")
 	}
+}
+
+// drainsAtLeisure has Close wait for a peer that this machine may keep from running.
+func drainsAtLeisure(tb testing.TB, l Loop) {
+	tb.Helper()
+	do(tb, l, func() { l.(interface{ setDrainTime(t time.Duration) }).setDrainTime(patience) })
 }
 
 // pair returns two ends of a connection over loopback TCP.

@@ -16,6 +16,7 @@
 package loop
 
 import (
+	"cmp"
 	"errors"
 	"net"
 	"sync/atomic"
@@ -28,6 +29,14 @@ var ErrClosed = errors.New("loop closed")
 
 // drainTime is how long Stream.Close may take to end a stream in good order.
 const drainTime = time.Second
+
+// drainer is embedded by the drivers: drainTime, or what a test sets that must not
+// depend on how fast the machine is. Loop only.
+type drainer struct{ instead time.Duration }
+
+func (d *drainer) setDrainTime(t time.Duration) { d.instead = t }
+
+func (d *drainer) drainTime() int64 { return int64(cmp.Or(d.instead, drainTime)) }
 
 // maxIOV is the number of slices a handler is asked for at once. Linux takes
 // no more than 1024 (IOV_MAX) in one system call.

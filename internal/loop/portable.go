@@ -12,6 +12,7 @@ import (
 // fields but inbox, counters, wake and done belong to the loop's goroutine.
 type portable struct {
 	counters
+	drainer
 	start   time.Time
 	inbox   inbox
 	timers  timers

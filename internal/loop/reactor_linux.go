@@ -31,6 +31,7 @@ const (
 // to its goroutine.
 type reactor struct {
 	counters
+	drainer
 	epfd, evfd int
 	one        [8]byte // what a ring adds to the eventfd; constant
 	start      time.Time

@@ -61,7 +61,7 @@ func (s *sockStream) Close(reason error) {
 	}
 	s.closing = true
 	s.because(reasonOr(reason, net.ErrClosed))
-	s.r.SetTimer(&s.linger, s.r.now+int64(drainTime))
+	s.r.SetTimer(&s.linger, s.r.now+s.r.drainTime())
 	s.Flush()
 }
 
