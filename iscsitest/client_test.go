@@ -29,6 +29,9 @@ type client struct {
 	last    pdu.LoginResponse
 }
 
+// patience is how long a test waits for what must come.
+const patience = time.Minute
+
 // silence is how long expectNothing waits. Only a target that errs makes a test
 // depend on it.
 const silence = 30 * time.Millisecond
@@ -81,13 +84,13 @@ type appender interface{ AppendTo(dst []byte) []byte }
 func (c *client) send(p appender, data []byte) {
 	c.t.Helper()
 	bhs := p.AppendTo(nil)
-	c.nc.SetWriteDeadline(time.Now().Add(5 * time.Second))
+	c.nc.SetWriteDeadline(time.Now().Add(patience))
 	_, err := c.nc.Write(pdu.AppendPDU(nil, bhs, nil, data, c.digests))
 	require.NoError(c.t, err)
 }
 
 func (c *client) recvErr() (pdu.PDU, error) {
-	c.nc.SetReadDeadline(time.Now().Add(5 * time.Second))
+	c.nc.SetReadDeadline(time.Now().Add(patience))
 	p, err := pdu.ReadPDU(c.nc, nil, c.digests, pdu.Limits{MaxAHS: 0, MaxData: pdu.MaxDataLen})
 	if err == nil && p.BHS.Opcode() != pdu.OpR2T && (p.BHS.Opcode() != pdu.OpDataIn || pdu.DataInView(p.BHS).HasStatus()) {
 		if p.BHS.ITT() != pdu.ReservedTag || p.BHS.Opcode() != pdu.OpNOPIn {

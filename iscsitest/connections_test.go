@@ -79,7 +79,7 @@ func awaitLost(t *testing.T, tgt *Target, cids ...uint16) {
 	require.Eventually(t, func() bool {
 		s := tgt.Sessions()
 		return len(s) == 1 && assert.ObjectsAreEqual(cids, s[0].Lost)
-	}, 5*time.Second, time.Millisecond)
+	}, patience, time.Millisecond)
 }
 
 func TestLoginByTSIHAndCID(t *testing.T) {
@@ -205,7 +205,7 @@ func TestQuirkDropSessionWithConnection(t *testing.T) {
 	b := a.joined(tgt, 1)
 	a.nc.Close()
 	b.expectEnd()
-	require.Eventually(t, func() bool { return len(tgt.Sessions()) == 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(tgt.Sessions()) == 0 }, patience, time.Millisecond)
 }
 
 // heldWrite begins a WRITE that the medium does not get before the hold is released.

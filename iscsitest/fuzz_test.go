@@ -60,7 +60,7 @@ func FuzzTarget(f *testing.F) {
 			defer close(done)
 			io.Copy(io.Discard, nc)
 		}()
-		nc.SetWriteDeadline(time.Now().Add(5 * time.Second))
+		nc.SetWriteDeadline(time.Now().Add(patience))
 		if afterLogin {
 			nc.Write(login)
 		}

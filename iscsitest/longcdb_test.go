@@ -24,7 +24,7 @@ func long32(action uint16, lba uint64, blocks uint32) []byte {
 // sendLong sends a command with additional header segments.
 func (c *client) sendLong(cmd *pdu.SCSICommand, ahs, data []byte) {
 	c.t.Helper()
-	c.nc.SetWriteDeadline(time.Now().Add(5 * time.Second))
+	c.nc.SetWriteDeadline(time.Now().Add(patience))
 	_, err := c.nc.Write(pdu.AppendPDU(nil, cmd.AppendTo(nil), ahs, data, c.digests))
 	require.NoError(c.t, err)
 }

@@ -134,7 +134,7 @@ func TestStaleWriteOverTCP(t *testing.T) {
 	require.NoError(t, hold.WaitHeld(t.Context(), 1))
 	proxy.CutInitiator()
 	hold.Release()
-	require.Eventually(t, func() bool { return proxy.Conns() == 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return proxy.Conns() == 0 }, patience, time.Millisecond)
 	assert.True(t, isPattern(readMedium(t, tgt, 0, 1), 1), "what was held gets there")
 }
 

@@ -97,6 +97,6 @@ func TestDataIsAcknowledged(t *testing.T) {
 		l := logIn(t, at, tgt, Config{Connections: 3, ErrorRecoveryLevel: 2, MaxRecvDataSegmentLength: 4096})
 		l.awaitConnections(3)
 		newLoad(l, 1, 8, 400, 256).run(t)
-		require.Eventually(t, func() bool { return tgt.Sessions()[0].Acks == 0 }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return tgt.Sessions()[0].Acks == 0 }, time.Minute, time.Millisecond)
 	})
 }

@@ -61,6 +61,9 @@ func everywhere(t *testing.T, fn func(t *testing.T, at place)) {
 	inBubble(t, fn)
 }
 
+// patience is how long a test waits for what must come.
+const patience = time.Minute
+
 // news is one call of the observer.
 type news struct {
 	kind    string
@@ -187,7 +190,7 @@ func (l *live) await(kind string) news {
 // next waits for a call of the observer of which only some others may come first.
 func (l *live) next(kind string, before ...string) news {
 	l.t.Helper()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for {
 		select {
 		case n := <-l.news:
@@ -254,7 +257,7 @@ func (o *op) wait(t *testing.T) {
 	t.Helper()
 	select {
 	case <-o.done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("a command was never completed")
 	}
 }

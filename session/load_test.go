@@ -74,7 +74,7 @@ func (ld *load) wait(t *testing.T) {
 	t.Helper()
 	select {
 	case <-ld.done:
-	case <-time.After(60 * time.Second):
+	case <-time.After(2 * patience):
 		var st Stats
 		ld.l.do(func() { st = ld.l.s.Stats() })
 		t.Fatalf("the load does not end: %d left, %d busy, %d waiting, %+v", ld.left, ld.busy, len(ld.waiting), st)

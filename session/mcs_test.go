@@ -27,7 +27,7 @@ func (l *live) awaitConnections(n int) {
 	})
 	select {
 	case <-there:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		var st Stats
 		l.do(func() { st = l.s.Stats() })
 		l.t.Fatalf("not %d connections: %+v", n, st)

@@ -22,7 +22,7 @@ func (l *live) function(ask func(done func(TMFResult)) bool) TMFResult {
 	select {
 	case r := <-result:
 		return r
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		l.t.Fatal("a task management function never ended")
 	}
 	return TMFResult{}

@@ -20,7 +20,7 @@ func TestConnectionsInStatus(t *testing.T) {
 	require.Eventually(t, func() bool {
 		r := runCLI(t, "paths", "--json", "--runtime-dir", p.dir)
 		return r.code == 0 && json.Unmarshal([]byte(r.stdout), &report) == nil && report.Devices[0].Paths[0].Connections == 3
-	}, 10*time.Second, 10*time.Millisecond)
+	}, patience, 10*time.Millisecond)
 	assert.Contains(t, runCLI(t, "paths", "--runtime-dir", p.dir).stdout, "CONNS")
 	require.Zero(t, runCLI(t, "logout", "--all", "--runtime-dir", p.dir).code)
 	require.Zero(t, p.wait())

@@ -63,6 +63,9 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
+// patience is how long a test waits for what must come.
+const patience = time.Minute
+
 // self is a command that runs this test binary as iscsimp.
 func self(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
@@ -82,7 +85,7 @@ func shortDir(t *testing.T) string {
 func loginArgs(tgt *iscsitest.Target, dir string, more ...string) []string {
 	args := []string{
 		"login", "--json", "--runtime-dir", dir, "--state-dir", dir, "--initiator-name", "iqn.2026-01.test.iscsimp:host",
-		"--login-timeout", "3", "-p", tgt.Addr(0), tgt.Name(),
+		"--login-timeout", "60", "-p", tgt.Addr(0), tgt.Name(),
 	}
 	return append(args, more...)
 }
@@ -124,7 +127,7 @@ func launch(t *testing.T, dir string, args ...string) *program {
 // wait waits for the end and returns the exit code.
 func (p *program) wait() int {
 	p.t.Helper()
-	kill := time.AfterFunc(20*time.Second, func() { _ = p.cmd.Process.Kill() })
+	kill := time.AfterFunc(patience, func() { _ = p.cmd.Process.Kill() })
 	defer kill.Stop()
 	rest, err := io.ReadAll(p.stdout)
 	require.NoError(p.t, err)
@@ -311,7 +314,7 @@ func TestTheReaderOfTheReadyLineMayGoAway(t *testing.T) {
 	out.Close()
 	errs.Close() // every line it logs fails from now on
 	tgt.DropSessions(nil)
-	require.Eventually(t, func() bool { return len(tgt.Sessions()) == 1 }, 10*time.Second, 5*time.Millisecond, "it must live and log in again")
+	require.Eventually(t, func() bool { return len(tgt.Sessions()) == 1 }, patience, 5*time.Millisecond, "it must live and log in again")
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, cmd.Wait())
 }
@@ -436,7 +439,7 @@ func TestTwoPortalsWithDifferentUnits(t *testing.T) {
 	p := login(t, a, "-p", b.Addr(0), "--only-given")
 	require.Eventually(t, func() bool {
 		return strings.Contains(runCLI(t, "paths", "--runtime-dir", p.dir).stdout, "quarantined")
-	}, 10*time.Second, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 	p.signal(syscall.SIGTERM)
 	assert.Zero(t, p.wait())
 }
