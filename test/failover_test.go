@@ -22,6 +22,7 @@ const (
 	downLimit   = 3 * time.Second        // a silent path is declared down
 	resetRounds = 5
 	stallRounds = 3
+	slack       = 4 // the limits grow by so many times the longest request while both paths are well: the machine may have more to do
 )
 
 // stopwatch keeps 4 KiB requests in flight and notes the longest.
@@ -88,20 +89,19 @@ func TestFailoverTimes(t *testing.T) {
 	waitPaths(t, device, "all paths up", allUp(2))
 	r, w := watchReads(t, device, 8), watchWrites(t, device, 4)
 
-	var reset, resetWrite, shed, leave, suspect, down []time.Duration
+	var quiet, reset, resetWrite, shed, leave, suspect, down []time.Duration
 	for range resetRounds {
 		runFor(t, 300*time.Millisecond)
-		quiet, _ := r.worst(), w.worst()
+		quiet = append(quiet, max(r.worst(), w.worst()))
 		proxies[0].Reset()
 		runFor(t, 500*time.Millisecond)
 		reset, resetWrite = append(reset, r.worst()), append(resetWrite, w.worst())
-		t.Logf("reset: longest read %v (before: %v), write %v", reset[len(reset)-1], quiet, resetWrite[len(resetWrite)-1])
+		t.Logf("reset: longest read %v (before: %v), write %v", reset[len(reset)-1], quiet[len(quiet)-1], resetWrite[len(resetWrite)-1])
 		waitPaths(t, device, "all paths up", allUp(2))
 	}
 	for range stallRounds {
 		runFor(t, 300*time.Millisecond)
-		r.worst()
-		w.worst()
+		quiet = append(quiet, max(r.worst(), w.worst()))
 		began := time.Now()
 		require.NoError(t, proxies[0].Stall())
 		status := waitPaths(t, device, "silent path suspect", pathIsNot(portals[0], "up"))
@@ -116,10 +116,11 @@ func TestFailoverTimes(t *testing.T) {
 	}
 	t.Logf("medians: reset: longest read %v, write %v; silence: longest read %v, write %v, suspect %v, down %v; %d reads, %d writes, no error",
 		median(reset), median(resetWrite), median(shed), median(leave), median(suspect), median(down), r.count.Load(), w.count.Load())
-	assert.Less(t, median(reset), resetLimit, "longest read when a path is reset")
-	assert.Less(t, median(shed), shedLimit, "longest read when a path falls silent")
-	assert.Less(t, median(leave), leaveLimit, "longest write when a path falls silent")
-	assert.LessOrEqual(t, median(down), downLimit, "silent path declared down")
+	busy := slack * median(quiet)
+	assert.Less(t, median(reset), resetLimit+busy, "longest read when a path is reset")
+	assert.Less(t, median(shed), shedLimit+busy, "longest read when a path falls silent")
+	assert.Less(t, median(leave), leaveLimit+busy, "longest write when a path falls silent")
+	assert.LessOrEqual(t, median(down), downLimit+busy, "silent path declared down")
 }
 
 func since(t *testing.T, p peer.PathStatus) time.Time {

@@ -51,7 +51,7 @@ func TestGotgtOutlivesIdleness(t *testing.T) {
 	client := dialNBD(t, device)
 	start := time.Now()
 	require.NoError(t, client.Read(make([]byte, 4096), 0))
-	assert.Less(t, time.Since(start), time.Second)
+	assert.Less(t, time.Since(start), 5*time.Second)
 	status := waitPaths(t, device, "all paths up", allUp(2))
 	for _, path := range status.Paths {
 		assert.Zero(t, path.Retries, path.Portal)
@@ -77,7 +77,7 @@ func TestGotgtPathFailsAndReturns(t *testing.T) {
 		waitPaths(t, device, "all paths up after the reset", allUp(3))
 	}
 	stats := load.finish()
-	assert.Less(t, stats.LongestStall, 8*time.Second)
+	assert.Less(t, stats.LongestStall, 20*time.Second)
 }
 
 // TestGotgtPathFallsSilentForAMoment: what was under way is late, not lost. The fence may not give up before the line lets go what it holds back: against a
@@ -119,7 +119,7 @@ func TestGotgtGoneForGood(t *testing.T) {
 			var code nbdload.Errno
 			require.True(t, errors.As(err, &code), "%v", err)
 			assert.GreaterOrEqual(t, time.Since(start), 1500*time.Millisecond)
-		case <-time.After(15 * time.Second):
+		case <-time.After(peer.Patience):
 			t.Fatal("a request without a path did not fail in time")
 		}
 	}

@@ -357,7 +357,7 @@ func runNOPIn(ctx context.Context, p party) error {
 			if p.ping != nil {
 				p.ping()
 			}
-			if err := peer.WaitFor(ctx, 5*time.Second, func() error { return unlessErr(w.Received(pdu.OpNOPIn) > 0, "no NOP-In came") }); err != nil {
+			if err := peer.WaitFor(ctx, peer.Patience, func() error { return unlessErr(w.Received(pdu.OpNOPIn) > 0, "no NOP-In came") }); err != nil {
 				return err
 			}
 		}

@@ -164,7 +164,7 @@ func playCell(t *testing.T, c contestant, f feature) string {
 
 func playOnce(t *testing.T, c contestant, f feature) error {
 	p := c.start(t, f.needs)
-	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*peer.Patience)
 	defer cancel()
 	if err := f.run(ctx, p); err != nil || p.verdict == nil {
 		return err

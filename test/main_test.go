@@ -77,7 +77,7 @@ func startLoad(t *testing.T, device *peer.Device) load {
 
 func dialNBD(t *testing.T, device *peer.Device) *nbdload.Client {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), peer.Patience)
 	defer cancel()
 	client, err := nbdload.Dial(ctx, "unix", device.Socket, "")
 	require.NoError(t, err)
@@ -102,7 +102,7 @@ func (l load) finish() nbdload.Stats {
 // waitPaths waits until the device's status fulfils condition.
 func waitPaths(t *testing.T, device *peer.Device, what string, condition func(peer.DeviceStatus) bool) peer.DeviceStatus {
 	t.Helper()
-	status, err := device.WaitPaths(t.Context(), 20*time.Second, what, condition)
+	status, err := device.WaitPaths(t.Context(), peer.Patience, what, condition)
 	require.NoError(t, err)
 	return status
 }

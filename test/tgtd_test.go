@@ -57,7 +57,7 @@ func TestTgtdHungControllerWakesUp(t *testing.T) {
 			start := time.Now()
 			require.NoError(t, elsewhere.Write(make([]byte, nbdload.BlockSize), loadBytes, false))
 			require.NoError(t, elsewhere.Read(make([]byte, nbdload.BlockSize), loadBytes))
-			assert.Less(t, time.Since(start), 500*time.Millisecond, "I/O that overlaps nothing waits for the hung controller")
+			assert.Less(t, time.Since(start), 5*time.Second, "I/O that overlaps nothing waits for the hung controller")
 		}
 		require.NoError(t, controllers[1].Resume())
 		waitPaths(t, device, "all paths up", allUp(2))
@@ -91,9 +91,10 @@ func TestTgtdSilentLineUnderLoad(t *testing.T) {
 	require.NoError(t, proxies[0].Stall())
 	silent := time.Now()
 	waitPaths(t, device, "silent path not up", pathIsNot(portals[0], "up"))
-	waitPaths(t, device, "silent path down", pathIs(portals[0], "down"))
-	t.Logf("down %v after the line fell silent", time.Since(silent).Round(time.Millisecond))
-	assert.Less(t, time.Since(silent), 4*time.Second)
+	status := waitPaths(t, device, "silent path down", pathIs(portals[0], "down"))
+	down := since(t, status.Path(portals[0])).Sub(silent)
+	t.Logf("down %v after the line fell silent", down.Round(time.Millisecond))
+	assert.Less(t, down, 2*downLimit)
 	require.NoError(t, proxies[0].Go())
 	waitPaths(t, device, "all paths up", allUp(2))
 	load.finish()
@@ -166,7 +167,7 @@ func TestTgtdDataSurviveTheProcess(t *testing.T) {
 	require.NoError(t, client.Write(written, 1<<20, true))
 	require.NoError(t, client.Flush())
 	require.NoError(t, first.Stop())
-	require.NoError(t, peer.WaitFor(t.Context(), 5*time.Second, func() error {
+	require.NoError(t, peer.WaitFor(t.Context(), peer.Patience, func() error {
 		left, err := target.Sessions()
 		if err == nil && len(left) > 0 {
 			err = fmt.Errorf("sessions %v are left after the logout", left)

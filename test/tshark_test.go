@@ -53,7 +53,7 @@ func TestCaptureDissects(t *testing.T) {
 // liveAWholeLife has discovery, login, I/O of all kinds, pings, loss, reinstatement and logout happen.
 func liveAWholeLife(t *testing.T, proxy *tcpproxy.Proxy, p party, digests bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*peer.Patience)
 	defer cancel()
 	if !digests {
 		require.NoError(t, with(ctx, session.Config{Discovery: true, Portal: p.portal}, func(w *wire.Session) error {
@@ -114,7 +114,7 @@ func startCapture(t *testing.T, portals []string) *capture {
 	require.NoError(t, c.cmd.Start())
 	go func() { c.done <- c.cmd.Wait() }()
 	// It writes the head of the file when the device is open, but is sure to capture only when a packet is there.
-	err := peer.WaitFor(t.Context(), 10*time.Second, func() error {
+	err := peer.WaitFor(t.Context(), peer.Patience, func() error {
 		select {
 		case err := <-c.done:
 			c.done <- err
@@ -147,7 +147,7 @@ func startCapture(t *testing.T, portals []string) *capture {
 func (c *capture) stop() string {
 	c.t.Helper()
 	size := int64(-1)
-	require.NoError(c.t, peer.WaitFor(c.t.Context(), 10*time.Second, func() error {
+	require.NoError(c.t, peer.WaitFor(c.t.Context(), peer.Patience, func() error {
 		info, err := os.Stat(c.file)
 		if err != nil {
 			return err

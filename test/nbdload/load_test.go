@@ -34,7 +34,7 @@ func run(t *testing.T, server *fakeServer, until enough) (nbdload.Stats, error) 
 		return runner.Stats(), err
 	}
 	runner.Start()
-	for start := time.Now(); !until(runner.Stats()) && time.Since(start) < 10*time.Second; {
+	for start := time.Now(); !until(runner.Stats()) && time.Since(start) < time.Minute; {
 		time.Sleep(5 * time.Millisecond)
 	}
 	runner.Stop()
@@ -192,7 +192,7 @@ func record(t *testing.T, server *fakeServer, duration time.Duration) (nbdload.H
 	time.AfterFunc(duration, func() { close(stop) })
 	history, err := nbdload.Record(nbdload.Recording{Disks: []nbdload.Disk{dial(t, path)}, Seed: 11, Zeroes: true}, stop)
 	require.NoError(t, err)
-	return history, porcupine.CheckOperationsTimeout(nbdload.Registers, history.Operations, 20*time.Second)
+	return history, porcupine.CheckOperationsTimeout(nbdload.Registers, history.Operations, time.Minute)
 }
 
 func TestHistoryOfAnHonestServerIsLinearizable(t *testing.T) {

@@ -57,7 +57,7 @@ func StartGotgt(ctx context.Context, g Gotgt) (*GotgtTarget, error) {
 		return nil, err
 	}
 	target.stdin = stdin
-	if target.process, err = startReady(cmd, 10*time.Second, func(line string) error {
+	if target.process, err = startReady(cmd, Patience, func(line string) error {
 		if line != "ready" {
 			return fmt.Errorf("unexpected line %q instead of ready", line)
 		}

@@ -88,7 +88,7 @@ func BuildIscsimp() (string, error) {
 }
 
 // readyLimit is how long a login may take until its device is ready.
-const readyLimit = 20 * time.Second
+const readyLimit = Patience
 
 // StartLogin runs `iscsimp login` until it reports the device ready. It keeps its sockets and its identity apart from those of the machine.
 func StartLogin(ctx context.Context, login Login) (*Device, error) {
@@ -141,7 +141,7 @@ func RunIscsimp(ctx context.Context, args ...string) (string, error) {
 }
 
 func runIscsimp(ctx context.Context, binary string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
 	var stdout, stderr bytes.Buffer
@@ -196,7 +196,7 @@ func (d *Device) WaitPaths(ctx context.Context, limit time.Duration, what string
 
 // WaitUp waits until n paths are up.
 func (d *Device) WaitUp(ctx context.Context, n int) (DeviceStatus, error) {
-	return d.WaitPaths(ctx, 20*time.Second, fmt.Sprintf("%d paths up", n), func(s DeviceStatus) bool { return s.PathsUp() == n })
+	return d.WaitPaths(ctx, Patience, fmt.Sprintf("%d paths up", n), func(s DeviceStatus) bool { return s.PathsUp() == n })
 }
 
 // PathsUp counts the paths in state up.
@@ -216,7 +216,7 @@ func (d *Device) Stop() error {
 	if d.Exited() {
 		return fmt.Errorf("iscsimp had ended by itself: %v; its log:\n%s", d.err, d.Output())
 	}
-	return d.terminate(15 * time.Second)
+	return d.terminate(Patience)
 }
 
 // NeedLogin is StartLogin for tests. At the end of the test iscsimp must stop in order; its log is shown when the test failed.
@@ -242,7 +242,7 @@ func (d *Device) WaitExit(ctx context.Context) error {
 	defer os.RemoveAll(d.RuntimeDir)
 	select {
 	case <-d.done:
-	case <-time.After(15 * time.Second):
+	case <-time.After(Patience):
 		d.Kill()
 		return fmt.Errorf("iscsimp did not end; its log:\n%s", d.Output())
 	case <-ctx.Done():

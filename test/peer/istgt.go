@@ -47,7 +47,7 @@ func StartIstgt(ctx context.Context, config Istgt, runDir string) (*IstgtTarget,
 		return nil, errors.New("istgt: needs a portal and a file")
 	}
 	// It would go on without a portal that it cannot bind.
-	if err := WaitFor(ctx, 5*time.Second, func() error { return portsFree(config.Portals) }); err != nil {
+	if err := WaitFor(ctx, portsFreeLimit, func() error { return portsFree(config.Portals) }); err != nil {
 		return nil, fmt.Errorf("istgt: portal in use: %w", err)
 	}
 	t := &IstgtTarget{Istgt: config, IQN: istgtNodeBase + ":istgt", runDir: runDir}
@@ -70,7 +70,7 @@ func StartIstgt(ctx context.Context, config Istgt, runDir string) (*IstgtTarget,
 }
 
 func (t *IstgtTarget) waitReady(ctx context.Context) error {
-	err := WaitFor(ctx, 5*time.Second, func() error {
+	err := WaitFor(ctx, Patience, func() error {
 		if t.Exited() {
 			return nil
 		}

@@ -70,6 +70,9 @@ func Portals(n, port int) []string {
 	return list
 }
 
+// Patience is how long tests wait for what must come: longer than it takes on a machine that has more to do.
+const Patience = time.Minute
+
 // WaitFor polls condition every few milliseconds until it returns nil, and returns its last error after limit.
 func WaitFor(ctx context.Context, limit time.Duration, condition func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)

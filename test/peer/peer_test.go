@@ -73,7 +73,7 @@ func TestGotgtEndsWithItsStandardInput(t *testing.T) {
 	cmd := exec.Command(binary, "-portals", peer.Portals(1, port)[0])
 	cmd.Stdin = strings.NewReader("") // ends at once
 	require.NoError(t, cmd.Start())
-	timer := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Signal(syscall.SIGKILL) })
+	timer := time.AfterFunc(peer.Patience, func() { _ = cmd.Process.Signal(syscall.SIGKILL) })
 	defer timer.Stop()
 	require.NoError(t, cmd.Wait())
 }
@@ -117,7 +117,7 @@ func TestTgtdDropsASessionOnRequest(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	var sessions []string
-	require.NoError(t, peer.WaitFor(t.Context(), 5*time.Second, func() error {
+	require.NoError(t, peer.WaitFor(t.Context(), peer.Patience, func() error {
 		sessions, err = target.Sessions()
 		if err == nil && len(sessions) != 1 {
 			err = fmt.Errorf("%d sessions", len(sessions))
@@ -125,7 +125,7 @@ func TestTgtdDropsASessionOnRequest(t *testing.T) {
 		return err
 	}))
 	require.NoError(t, target.DropConnection(sessions[0]))
-	require.NoError(t, peer.WaitFor(t.Context(), 5*time.Second, func() error {
+	require.NoError(t, peer.WaitFor(t.Context(), peer.Patience, func() error {
 		left, err := target.Sessions()
 		if err == nil && slices.Contains(left, sessions[0]) {
 			err = fmt.Errorf("session %s is still there", sessions[0])

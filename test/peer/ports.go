@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"time"
 )
 
 const (
@@ -46,6 +47,9 @@ func ephemeralPort() int {
 	}
 	return low
 }
+
+// portsFreeLimit is how long a target that is started waits for its ports, which the one before may just be leaving.
+const portsFreeLimit = 5 * time.Second
 
 // portsFree returns nil when all addresses can be listened on, or why one of them cannot.
 func portsFree(addresses []string) error {

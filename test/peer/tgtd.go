@@ -81,7 +81,7 @@ func (t *TgtdTarget) Restart(ctx context.Context) error {
 		return err
 	}
 	// The port may still be leaving the dead daemon, or somebody's connection.
-	if err := WaitFor(ctx, 5*time.Second, func() error { return portsFree(t.Portals) }); err != nil {
+	if err := WaitFor(ctx, portsFreeLimit, func() error { return portsFree(t.Portals) }); err != nil {
 		return fmt.Errorf("tgtd: portal in use: %w", err)
 	}
 	portal := "portal=" + t.Portals[0]
@@ -105,7 +105,7 @@ func (t *TgtdTarget) socket() string {
 }
 
 func (t *TgtdTarget) configure(ctx context.Context) error {
-	if err := WaitFor(ctx, 5*time.Second, func() error {
+	if err := WaitFor(ctx, Patience, func() error {
 		if t.Exited() {
 			return nil
 		}
@@ -245,8 +245,8 @@ func (t *TgtdTarget) Stop() error {
 	select {
 	case <-t.done:
 		return nil
-	case <-time.After(5 * time.Second):
-		return errors.New("tgtd did not end within 5 s and was killed")
+	case <-time.After(Patience):
+		return fmt.Errorf("tgtd did not end within %v and was killed", Patience)
 	}
 }
 

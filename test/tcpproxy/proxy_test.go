@@ -51,9 +51,9 @@ func openProxy(t *testing.T, target string) *tcpproxy.Proxy {
 
 func dial(t *testing.T, address string) *net.TCPConn {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", address, 5*time.Second)
+	conn, err := net.DialTimeout("tcp", address, time.Minute)
 	require.NoError(t, err)
-	require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 	t.Cleanup(func() { _ = conn.Close() })
 	return conn.(*net.TCPConn)
 }
@@ -101,7 +101,7 @@ func TestForwardPassesEveryByteAndTheEnd(t *testing.T) {
 	assert.Eventually(t, func() bool {
 		s := proxy.Stats()
 		return s.ToTarget == size && s.ToClient == size && s.Accepted == 1 && s.Open == 0
-	}, 5*time.Second, time.Millisecond, "%+v", proxy.Stats())
+	}, time.Minute, time.Millisecond, "%+v", proxy.Stats())
 }
 
 func TestDelayAddsLatencyAndKeepsThroughput(t *testing.T) {
@@ -112,12 +112,16 @@ func TestDelayAddsLatencyAndKeepsThroughput(t *testing.T) {
 	require.NoError(t, proxy.Delay(each))
 	assert.GreaterOrEqual(t, roundTrip(t, conn, 2), 2*each)
 	assert.Equal(t, each, proxy.Stats().Delay)
-	// A proxy that slept for each piece it reads would need 200 ms for each of at least 32 pieces: 6.4 s and more.
-	elapsed := transfer(t, dial(t, proxy.Addr()), 8<<20)
+	// A proxy that slept for each piece it reads would need 200 ms for each of at least 128 pieces: 25.6 s and more.
+	elapsed := transfer(t, dial(t, proxy.Addr()), 32<<20)
 	assert.GreaterOrEqual(t, elapsed, 2*each)
-	assert.Less(t, elapsed, 4*time.Second)
+	assert.Less(t, elapsed, 20*time.Second)
 	require.NoError(t, proxy.Go())
-	assert.Less(t, roundTrip(t, conn, 3), 2*each)
+	took := roundTrip(t, conn, 3)
+	for attempt := 0; attempt < 20 && took >= 2*each; attempt++ { // other programs take the processor at times
+		took = roundTrip(t, conn, 3)
+	}
+	assert.Less(t, took, 2*each)
 	require.Error(t, proxy.Delay(-1))
 }
 
@@ -137,7 +141,7 @@ func TestStallIsSilentAndLosesNothing(t *testing.T) {
 		require.NoError(t, c.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
 		_, err = c.Read(make([]byte, 1))
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-		require.NoError(t, c.SetReadDeadline(time.Now().Add(10*time.Second)))
+		require.NoError(t, c.SetReadDeadline(time.Now().Add(time.Minute)))
 	}
 	assert.Equal(t, before.ToTarget, proxy.Stats().ToTarget)
 	require.NoError(t, proxy.Go())
@@ -159,7 +163,7 @@ func TestStallHidesTheEndOfAConnection(t *testing.T) {
 	_, err := conn.Read(make([]byte, 1))
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	require.NoError(t, proxy.Go())
-	require.NoError(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
 	_, err = conn.Read(make([]byte, 1))
 	require.ErrorIs(t, err, io.EOF)
 }

@@ -57,7 +57,7 @@ func TestLimitCapsEachConnection(t *testing.T) {
 	for range 2 {
 		d := <-took
 		assert.Greater(t, d, 400*time.Millisecond, "faster than the line is wide")
-		assert.Less(t, d, 2*time.Second, "slower than the line is wide")
+		assert.Less(t, d, 20*time.Second, "slower than the line is wide")
 	}
 }
 
@@ -79,14 +79,14 @@ func TestResetOne(t *testing.T) {
 		conns[i], err = net.Dial("tcp", p.Addr())
 		require.NoError(t, err)
 		defer conns[i].Close()
-		require.Eventually(t, func() bool { return p.Stats().Open == i+1 }, 5*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return p.Stats().Open == i+1 }, time.Minute, time.Millisecond)
 	}
 	assert.False(t, p.ResetOne(2))
 	assert.False(t, p.ResetOne(-1))
 	require.True(t, p.ResetOne(0))
 	_, err = conns[0].Read(make([]byte, 1))
 	require.Error(t, err)
-	require.Eventually(t, func() bool { return p.Stats().Open == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return p.Stats().Open == 1 }, time.Minute, time.Millisecond)
 	_, err = conns[1].Write([]byte{1})
 	require.NoError(t, err)
 }

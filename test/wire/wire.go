@@ -21,7 +21,7 @@ import (
 const InitiatorName = "iqn.2026-01.io.github.iscsimp:wire"
 
 // patience bounds what must end by itself.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // Session is a session on a loop of its own. All methods may be called from any goroutine.
 type Session struct {

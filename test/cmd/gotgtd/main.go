@@ -130,7 +130,7 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
-	if err := waitReachable(o.portals, 5*time.Second); err != nil {
+	if err := waitReachable(o.portals, 30*time.Second); err != nil {
 		return err
 	}
 	fmt.Println("ready")
