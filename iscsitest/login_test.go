@@ -222,10 +222,10 @@ func discover(t *testing.T, c *client, what string) (keys []KeyValue) {
 		v := pdu.TextResponseView(p.BHS)
 		parts++
 		if v.Final() {
-			require.EqualValues(t, pdu.ReservedTag, v.TTT())
+			require.EqualValues(t, uint32(pdu.ReservedTag), v.TTT())
 			break
 		}
-		require.NotEqualValues(t, pdu.ReservedTag, v.TTT())
+		require.NotEqualValues(t, uint32(pdu.ReservedTag), v.TTT())
 		ttt, data = v.TTT(), nil
 	}
 	keys, err := parseKeys(text)

@@ -314,7 +314,7 @@ func TestTargetInitiatedPDUs(t *testing.T) {
 	require.Equal(t, 1, tgt.SendNOPIn(ByTSIH(c.tsih), true))
 	p := c.recv(pdu.OpNOPIn)
 	in := pdu.NOPInView(p.BHS).Decode()
-	assert.EqualValues(t, pdu.ReservedTag, in.ITT)
+	assert.EqualValues(t, uint32(pdu.ReservedTag), in.ITT)
 	assert.Equal(t, 1, tgt.Sessions()[0].Pings)
 	c.send(&pdu.NOPOut{Immediate: true, ITT: pdu.ReservedTag, TTT: in.TTT, LUN: in.LUN, CmdSN: c.cmdSN, ExpStatSN: c.expStat}, nil)
 	c.ping()

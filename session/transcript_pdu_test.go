@@ -16,11 +16,11 @@ import (
 //
 // itt is the name of a command, "ping", "text", "logout", "tmf", or a number.
 func (w *world) build(c transcript.Cmd) []byte {
-	arg := func(name string, def int) uint32 {
+	arg := func(name string, def uint32) uint32 {
 		if v, ok := c.Args[name]; ok {
 			return uint32(w.num(v))
 		}
-		return uint32(def)
+		return def
 	}
 	stat, exp := arg("statsn", 1), arg("exp", 1)
 	limit := arg("max", 64)
