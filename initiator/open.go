@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/iscsimp/iscsimp/mpio"
-	"github.com/iscsimp/iscsimp/scsi"
 	"github.com/iscsimp/iscsimp/session"
 )
 
@@ -265,27 +264,6 @@ func (w *pathWatch) SessionDown(s *session.Session, err *session.Error, retryAt 
 	// which offers fewer keys.
 	w.starter.failed(w.id, err, err.Kind != session.KindTransport || isDialError(err))
 	w.Observer.SessionDown(s, err, retryAt)
-}
-
-// CommandLate implements session.LateObserver, which embedding does not pass on.
-func (w *pathWatch) CommandLate(s *session.Session, took int64, bytes int) {
-	if o, ok := w.Observer.(session.LateObserver); ok {
-		o.CommandLate(s, took, bytes)
-	}
-}
-
-// LateSense implements session.LateSenseObserver in the same way.
-func (w *pathWatch) LateSense(s *session.Session, status scsi.Status, sense []byte) {
-	if o, ok := w.Observer.(session.LateSenseObserver); ok {
-		o.LateSense(s, status, sense)
-	}
-}
-
-// AsyncSense implements session.AsyncSenseObserver in the same way.
-func (w *pathWatch) AsyncSense(s *session.Session, lun scsi.LUN, sense []byte) {
-	if o, ok := w.Observer.(session.AsyncSenseObserver); ok {
-		o.AsyncSense(s, lun, sense)
-	}
 }
 
 // starter decides when Open is done. Everything but result belongs to the loop.

@@ -15,6 +15,7 @@ import (
 // visit is a short-lived session for a goroutine that may wait: log in, ask a
 // few things, leave. It makes no attempt to survive anything.
 type visit struct {
+	session.Uninterested
 	loop     loop.Loop
 	session  *session.Session
 	decided  chan error    // one value: the outcome of the login

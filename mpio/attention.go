@@ -30,7 +30,7 @@ func (d *Device) noteSense(p *path, s scsi.Sense, r scsi.Remedy) (refused bool) 
 	return false
 }
 
-// LateSense implements session.LateSenseObserver: news that came with a command
+// LateSense implements session.Observer: news that came with a command
 // which was taken back because its path was silent.
 func (p *path) LateSense(_ *session.Session, status scsi.Status, data []byte) {
 	if s, ok := scsi.ParseSense(data); ok && status == scsi.CheckCondition && p.logged {
@@ -39,7 +39,7 @@ func (p *path) LateSense(_ *session.Session, status scsi.Status, data []byte) {
 	}
 }
 
-// AsyncSense implements session.AsyncSenseObserver.
+// AsyncSense implements session.Observer.
 func (p *path) AsyncSense(s *session.Session, lun scsi.LUN, data []byte) {
 	if lun == p.dev.cfg.LUN {
 		p.LateSense(s, scsi.CheckCondition, data)

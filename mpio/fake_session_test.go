@@ -141,8 +141,8 @@ func (s *fakeSession) complete(f *flight) {
 		s.obs.SessionAlive(nil)
 	}
 	s.flights = slices.Delete(s.flights, i, i+1)
-	if o, ok := s.obs.(session.LateObserver); ok && f.c == nil {
-		o.CommandLate(nil, s.l.now-f.at, f.bytes)
+	if f.c == nil {
+		s.obs.CommandLate(nil, s.l.now-f.at, f.bytes)
 	}
 	buf := f.data
 	if f.c != nil && f.c.Dir != session.DirWrite {

@@ -332,7 +332,7 @@ func (p *path) missed(o *io) {
 	}
 }
 
-// CommandLate implements session.LateObserver.
+// CommandLate implements session.Observer.
 func (p *path) CommandLate(_ *session.Session, took int64, bytes int) {
 	now := p.dev.loop.Now()
 	p.hedge.unseen, p.answered = 0, now

@@ -75,6 +75,7 @@ type news struct {
 
 // live is a session on a loop, with a target that keeps a list of the rules it breaks.
 type live struct {
+	Uninterested
 	t        *testing.T
 	tgt      *iscsitest.Target
 	loop     loop.Loop

@@ -273,7 +273,7 @@ func (c *conn) async(v pdu.AsyncView, data []byte) error {
 	case pdu.AsyncSCSIEvent:
 		if sense, ok := scsi.ParseSense(senseOf(data)); ok {
 			s.log.Info("target reports", "lun", scsi.LUN(v.LUN()).String(), "sense", sense.String())
-			s.asyncSense(scsi.LUN(v.LUN()), senseOf(data))
+			s.obs.AsyncSense(s, scsi.LUN(v.LUN()), senseOf(data))
 		}
 	case pdu.AsyncLogoutRequest, pdu.AsyncNegotiationRequest:
 		// A renegotiation is answered by a fresh login, which settles everything anew.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/iscsimp/iscsimp/internal/loop"
 	"github.com/iscsimp/iscsimp/internal/serial"
+	"github.com/iscsimp/iscsimp/scsi"
 	"github.com/iscsimp/iscsimp/session/chap"
 )
 
@@ -60,6 +61,20 @@ type Observer interface {
 	SessionChanged(s *Session)
 	// SessionClosed is the last call, after Close.
 	SessionClosed(s *Session)
+
+	// CommandLate: the target answered a command that Detach had taken back, so
+	// many ns after Submit. bytes is the length of a read, 0 for commands of any
+	// other kind. Only that tells how slow a session is whose commands were taken
+	// away from it.
+	CommandLate(s *Session, took int64, bytes int)
+	// LateSense: the target answered a command that Detach had taken back with
+	// this status and sense data, which is valid during the call. It may tell of
+	// the unit (a UNIT ATTENTION is reported once), whoever waits for the command.
+	LateSense(s *Session, status scsi.Status, sense []byte)
+	// AsyncSense: the target sent sense data about a unit by itself, in an
+	// Asynchronous Message (RFC 7143 §11.9.4); valid during the call. It reports
+	// what no command will.
+	AsyncSense(s *Session, lun scsi.LUN, sense []byte)
 }
 
 // Env is what the session asks of the world. Implemented over a loop by Driver

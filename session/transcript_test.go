@@ -21,6 +21,7 @@ import (
 // world is a fake Env, Observer, Stream and Completer: it writes down what the
 // session does, one line each.
 type world struct {
+	Uninterested
 	t       *testing.T
 	s       *Session
 	now     int64

@@ -143,12 +143,10 @@ func (s *simSession) arrived(f *flight) {
 		c.Owner.CommandDone(c)
 		return
 	}
-	if late, ok := s.obs.(session.LateObserver); ok {
-		if over != nil {
-			bytes = 0 // a write
-		}
-		late.CommandLate(nil, took, bytes)
+	if over != nil {
+		bytes = 0 // a write
 	}
+	s.obs.CommandLate(nil, took, bytes)
 	if over != nil {
 		over()
 	}

@@ -61,7 +61,7 @@ func Start(cfg session.Config) (*Session, error) {
 		}
 	}
 	driver := session.NewDriver(w.loop, nil)
-	s, err := session.New(cfg, driver, (*observer)(w))
+	s, err := session.New(cfg, driver, &observer{w: w})
 	if err != nil {
 		w.loop.Close()
 		return nil, err
@@ -97,10 +97,13 @@ func LogIn(ctx context.Context, cfg session.Config) (*Session, error) {
 }
 
 // observer keeps the methods of session.Observer out of Session's.
-type observer Session
+type observer struct {
+	session.Uninterested
+	w *Session
+}
 
 func (o *observer) note(f func(w *Session)) {
-	w := (*Session)(o)
+	w := o.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f(w)
@@ -111,7 +114,7 @@ func (o *observer) note(f func(w *Session)) {
 // SessionUp implements session.Observer.
 func (o *observer) SessionUp(_ *session.Session, up session.Up) {
 	o.note(func(w *Session) { w.ups = append(w.ups, up) })
-	(*Session)(o).wakeSubmitters()
+	o.w.wakeSubmitters()
 }
 
 // SessionDown implements session.Observer.
@@ -128,7 +131,7 @@ func (o *observer) SessionAlive(*session.Session) {}
 // SessionChanged implements session.Observer.
 func (o *observer) SessionChanged(*session.Session) {
 	o.note(func(*Session) {})
-	(*Session)(o).wakeSubmitters()
+	o.w.wakeSubmitters()
 }
 
 // SessionClosed implements session.Observer.
