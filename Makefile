@@ -9,7 +9,7 @@ TOOLS   := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 PKGS    := ./...
 FUZZ    ?= 50000x
 
-.PHONY: all build demo test test-unit test-race test-invariants test-real target-check lint fmt vet model model-short fuzz bench sim hostile schedules lab lab-test lab-short lab-compare deps clean cross FORCE
+.PHONY: all build demo test test-unit test-race test-invariants test-real target-check lint fmt vet model model-short fuzz bench bench-paths sim hostile schedules lab lab-test lab-short lab-compare deps clean cross FORCE
 
 all: build
 
@@ -71,6 +71,10 @@ fmt:
 # A short comparison with qemu-nbd + libiscsi on the same tgtd.
 bench: deps build
 	bench/run.sh
+# Policies, hedges and marginal paths in real time, over lines that delay, narrow, stall and break.
+ROUNDS ?= 1
+bench-paths:
+	cd test && $(GO) run ./cmd/pathbench -n $(ROUNDS)
 
 # Sessions against a target that sends well-framed nonsense. FOR=1h for a campaign.
 FOR ?= 1m

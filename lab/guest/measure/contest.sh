@@ -1,6 +1,6 @@
 # Sourced by measure/spread and measure/outage: brings up one contestant on the portals 127.0.0.1 to N.
 # contestant NAME N: sets $dev, the block device it serves.
-#   iscsimp[:POLICY[:OPTIONS...]]  its NBD socket, attached to /dev/nbd0 by Debian's nbd-client
+#   iscsimp[:POLICY[:OPTIONS]]     its NBD socket, attached to /dev/nbd0 by Debian's nbd-client; OPTIONS like --hedge=off,--marginal=off
 #   dm:SELECTOR                    open-iscsi and dm-multipath, all paths in one group (multibus), else Debian's settings
 #   dm:stock                       as Debian has it, but for user_friendly_names and find_multipaths no
 #   dm:tuned, dm:best              all paths in one group, and timers as short as they go (see README)
@@ -14,8 +14,8 @@ contestant() {
     local portals=() i n=$2; for ((i = 1; i <= n; i++)); do portals+=(-p "127.0.0.$i"); done
     case $1 in
     iscsimp*)
-        local policy; IFS=: read -r _ policy <<<"$1"
-        login d "${portals[@]}" --only-given --wait all --policy "${policy:-latency}" "${lun[@]}"
+        local policy options; IFS=: read -r _ policy options <<<"$1"; IFS=, read -ra options <<<"$options"
+        login d "${portals[@]}" --only-given --wait all --policy "${policy:-latency}" "${options[@]}" "${lun[@]}"
         nbd-client -unix "$W/d.sock" -N d /dev/nbd0 >"$W/nbd-client.log" 2>&1
         dev=/dev/nbd0;;
     dm:stock) dev=$(openiscsi-up -n "$n" -D);;
