@@ -153,7 +153,6 @@ func TestRegister(t *testing.T) {
 	assert.Equal(t, uint32(3), a.reservation().Generation)
 	require.Equal(t, scsi.Good, b.reserve(scsi.SARegister, 0, 2, 0))
 	assert.Equal(t, []uint64{2}, a.registered())
-
 }
 
 func TestReserveOutThatIsRefused(t *testing.T) {

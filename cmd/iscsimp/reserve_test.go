@@ -49,8 +49,18 @@ func TestReserveCommandLine(t *testing.T) {
 	assert.False(t, dev.reserves[0].OtherHosts, "nothing that harms other hosts comes from the environment")
 	dev.reserves = nil
 	for _, args := range [][]string{
-		{}, {"register"}, {"preempt"}, {"preempt", "--key", "0"}, {"register", "--key", "xyz"}, {"register", "--key", "12345678901234567"},
-		{"reserve", "--type", "all"}, {"reserve", "--key", "1"}, {"release", "--abort"}, {"clear", "--type", "wero"}, {"reed"}, {"read", "more"},
+		{},
+		{"register"},
+		{"preempt"},
+		{"preempt", "--key", "0"},
+		{"register", "--key", "xyz"},
+		{"register", "--key", "12345678901234567"},
+		{"reserve", "--type", "all"},
+		{"reserve", "--key", "1"},
+		{"release", "--abort"},
+		{"clear", "--type", "wero"},
+		{"reed"},
+		{"read", "more"},
 	} {
 		r := runCLI(t, append([]string{"reserve", "disk1-0", "--runtime-dir", dir}, args...)...)
 		assert.Equal(t, exitInvalid, r.code, "%v", args)

@@ -158,11 +158,13 @@ func scenarios() []*Scenario {
 	for _, t := range topologies {
 		for _, q := range t.depths {
 			list = append(list, t.under(
-				fmt.Sprintf("qd%d", q), fmt.Sprintf("queue depth %d", q), Load{Depth: q}))
+				fmt.Sprintf("qd%d", q), fmt.Sprintf("queue depth %d", q), Load{Depth: q},
+			))
 		}
 		for _, r := range t.rates {
 			list = append(list, t.under(
-				fmt.Sprintf("open%.0f", r*100), fmt.Sprintf("%.0f %% of what they can do arrives", r*100), Load{Rate: r}))
+				fmt.Sprintf("open%.0f", r*100), fmt.Sprintf("%.0f %% of what they can do arrives", r*100), Load{Rate: r},
+			))
 		}
 	}
 	return list
