@@ -15,20 +15,8 @@ import (
 // Targets that were offered TaskReporting and broke the login off get it never
 // again: it is worth less than a login. Those that agreed once keep getting it.
 
-// terminated stands for the function of somebody else that event 5 tells of.
-var terminated tmf
-
 // fastAborts reports whether FastAbort was agreed on.
 func (s *Session) fastAborts() bool { return s.params.TaskReporting == login.ReportFastAbort }
-
-// halt sees to it that no more data is sent over c for the tasks that m is about.
-func (c *conn) halt(m *tmf, concerned func(*task) bool) {
-	for t := c.s.tasks.first(); t != nil; t = c.s.tasks.after(t) {
-		if t.kind == taskSCSI && t.conn == c && t.write && t.halted == nil && concerned(t) {
-			t.halted = m
-		}
-	}
-}
 
 // halts reports whether an R2T is left unanswered because its task is to end.
 func (t *task) halts() bool {
@@ -38,11 +26,16 @@ func (t *task) halts() bool {
 	return t.aborting || t.halted != nil
 }
 
-// haltFor is halt for a function of this side, once its request is queued. Tasks on
-// other connections go on until an event comes there.
-func (s *Session) haltFor(c *conn, m *tmf) {
-	if s.fastAborts() {
-		c.halt(m, func(t *task) bool { return m.covers(t.lun) })
+// halt sees to it that no more data is sent for the tasks that m is about, once its
+// request is queued on c. Tasks on other connections go on until an event comes there.
+func (s *Session) halt(c *conn, m *tmf) {
+	if !s.fastAborts() {
+		return
+	}
+	for t := s.tasks.first(); t != nil; t = s.tasks.after(t) {
+		if t.kind == taskSCSI && t.conn == c && t.write && m.covers(t.lun) {
+			t.halted = m
+		}
 	}
 }
 
@@ -68,17 +61,19 @@ func (s *Session) resume(m *tmf, r TMFResult) {
 	}
 }
 
-// terminating takes the event that all tasks of a unit are being ended (§11.9.1):
-// no more data is sent for them, and it is acknowledged. What becomes of each the
-// target tells by a response or a unit attention, or the command's timer finds out.
+// terminating takes the event that all tasks of a unit are being ended (§11.9.1).
+// What was asked for before it is queued already, and leaves before the
+// acknowledgement: from then on the target may forget those R2Ts. One that comes after
+// the event, on the same connection, is for a command that the event is not about: it
+// may have been on its way when that was sent. What becomes of the others the target
+// tells by a response or a unit attention, or the command's timer finds out.
 func (c *conn) terminating(v pdu.AsyncView) error {
-	s, lun := c.s, scsi.LUN(v.LUN())
+	s := c.s
 	if !s.fastAborts() {
 		s.log.Info("target sends an event that was not agreed on", "event", v.AsyncEvent().String())
 		return nil
 	}
-	s.log.Info("target ends all commands to a unit", "lun", lun.String())
-	c.halt(&terminated, func(t *task) bool { return t.lun == lun })
+	s.log.Info("target ends all commands to a unit", "lun", scsi.LUN(v.LUN()).String())
 	if c.replies++; c.replies > maxReplies {
 		return c.protocolErr("the target keeps sending events but reads no answers")
 	}

@@ -132,7 +132,7 @@ func (s *Session) multiTask(f pdu.TMFunction, lun scsi.LUN, timeout time.Duratio
 		return false
 	}
 	s.barrier = m
-	s.haltFor(c, m)
+	s.halt(c, m)
 	return true
 }
 
