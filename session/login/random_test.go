@@ -138,10 +138,12 @@ func FuzzMachine(f *testing.F) {
 	f.Add([]byte{0x81, 0x44, 0x04, 0x87}, []byte("IFMar"), []byte("ker=Yes\x00"), uint8(2))
 	f.Add([]byte{0x81, 0x87}, []byte("=\x00"), []byte("A"), uint8(3))
 	f.Add([]byte{0x01}, kv("TargetAddress=[::1]:3260,1"), []byte{}, uint8(0x10))
+	f.Add([]byte{0x81, 0x04, 0x87}, kv("AuthMethod=None"), kv("TaskReporting=FastAbort"), uint8(0x20))
 	f.Fuzz(func(t *testing.T, flags, textA, textB []byte, mode uint8) {
 		cfg := testConfig()
 		cfg.Minimal, cfg.Discovery = mode&1 != 0, mode&2 != 0
 		cfg.Offer.HeaderDigest, cfg.Offer.DataDigest = mode&4 != 0, mode&8 != 0
+		cfg.TaskReporting = mode&0x20 != 0
 		m := New(cfg)
 		req := m.First()
 		for n := 0; ; n++ {
