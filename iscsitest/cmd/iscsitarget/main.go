@@ -71,6 +71,10 @@ func parseFlags() options {
 	flag.BoolVar(&o.quirks.DropSessionWithConnection, "drop-session-with-connection", false, "quirk: a lost connection ends its session below ErrorRecoveryLevel 2")
 	flag.UintVar(&o.conns, "max-connections", 1, "most `connections` per session")
 	flag.UintVar(&o.erl, "erl", 0, "highest ErrorRecoveryLevel, `0..2`")
+	flag.BoolFunc("fast-abort", "agree to TaskReporting=FastAbort", func(string) error {
+		o.params.TaskReporting = iscsitest.ReportFastAbort
+		return nil
+	})
 	flag.Func("time2wait", "DefaultTime2Wait in `seconds`", seconds(&o.params.DefaultTime2Wait))
 	flag.Func("time2retain", "DefaultTime2Retain in `seconds`", seconds(&o.params.DefaultTime2Retain))
 	flag.Func("chap", "let `USER:FILE` log in, with the secret in FILE, and nobody without CHAP; may be repeated", o.chap.user)
