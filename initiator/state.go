@@ -149,7 +149,7 @@ func (f *stateFile) failed(err error) error {
 	}
 	return &Error{
 		Kind: KindOther, Msg: "the state folder " + filepath.Dir(f.path), Err: err,
-		Hint: "writes that a crash leaves behind are remembered there; make it writable, or choose another folder",
+		Hint: "writes that a crash leaves behind are remembered there; make it writable and see that it has room, or choose another folder",
 	}
 }
 

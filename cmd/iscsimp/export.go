@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -55,7 +57,10 @@ func (e exportAddress) listen() (net.Listener, error) {
 	if e.network == "unix" {
 		l, err := nbd.ListenUnix(e.address)
 		if err != nil {
-			return nil, fmt.Errorf("%w; make its folder, or choose another place with --%s", err, flagExport)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil, fmt.Errorf("%w; make its folder, or choose another place with --%s", err, flagExport)
+			}
+			return nil, fmt.Errorf("%w (--%s)", err, flagExport)
 		}
 		return l, nil
 	}

@@ -200,6 +200,18 @@ func TestLoginLifeCycle(t *testing.T) {
 	}
 }
 
+// TestPlacesThatCannotBeListenedOn: what is to be done depends on what is in the way.
+func TestPlacesThatCannotBeListenedOn(t *testing.T) {
+	dir := shortDir(t)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
+	for path, says := range map[string]string{"file": "remove it", "none/sock": "make its folder", "file/sock": "--export"} {
+		_, err := exportAddress{"unix", filepath.Join(dir, path)}.listen()
+		require.ErrorContains(t, err, says, path)
+		require.ErrorContains(t, err, "--export", path)
+		assert.Equal(t, path == "none/sock", strings.Contains(err.Error(), "make its folder"), "%v", err)
+	}
+}
+
 func TestLoginOnTCPAndWithSeveralExports(t *testing.T) {
 	tgt := startTarget(t, iscsitest.Config{})
 	extra := filepath.Join(shortDir(t), "my socket")

@@ -120,6 +120,8 @@ var badCommandLines = map[string]struct {
 	"CHAP algorithms":       {[]string{"discover", "-p", "a", "--chap-algs", "8"}, "--chap-user USER"},
 	"log level":             {[]string{"discover", "-p", "a", "--log-level", "loud"}, "debug, info"},
 	"log format":            {[]string{"discover", "-p", "a", "--log-format", "xml"}, "text or json"},
+	"log level, no log":     {[]string{"ls", "--log-level", "loud"}, "debug, info"},
+	"log format, no log":    {[]string{"paths", "--log-format", "xml"}, "text or json"},
 	"bad initiator name":    {[]string{"discover", "-p", "a", "--initiator-name", "me"}, "names look like"},
 	"trace file":            {[]string{"discover", "-p", "a", "--initiator-name", someIQN, "--trace", "/nonexistent/x"}, "--trace"},
 	"login time":            {[]string{"discover", "-p", "a", "--login-timeout", "0"}, "longer than nothing"},
@@ -169,8 +171,8 @@ var badCommandLines = map[string]struct {
 	"path priority":         {[]string{"path", "d", "1", "priority", "0"}, "within 1.."},
 	"path policy unknown":   {[]string{"path", "d", "policy", "fastest"}, "no policy"},
 	"path failback unknown": {[]string{"path", "d", "failback", "never"}, "immediate, manual"},
-	"path weight missing":   {[]string{"path", "d", "1", "weight"}, "takes 1"},
-	"path up with value":    {[]string{"path", "d", "1", "up", "2"}, "takes 0"},
+	"path weight missing":   {[]string{"path", "d", "1", "weight"}, "takes one number"},
+	"path up with value":    {[]string{"path", "d", "1", "up", "2"}, "takes no value"},
 	"doctor of a bad name":  {[]string{"doctor", "-p", "a", "x"}, "names look like"},
 }
 

@@ -104,7 +104,10 @@ func parsePathCommand(args []string) (name string, cmd pathCommand, err error) {
 		return "", cmd, err
 	}
 	if len(args) != 3+values {
-		return "", cmd, usagef("path … %s takes %d values, not %d", cmd.Action, values, len(args)-3)
+		if values == 0 {
+			return "", cmd, usagef("path … %s takes no value, but %q was given", cmd.Action, args[3])
+		}
+		return "", cmd, usagef("path … %s takes one number, not %d values", cmd.Action, len(args)-3)
 	}
 	if values == 1 {
 		cmd.Value = args[3]

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -67,6 +68,9 @@ func withSettings(action cli.ActionFunc) cli.ActionFunc {
 		c.App.Metadata[metadataSettings] = s
 		if err := s.apply(c); err != nil {
 			return err
+		}
+		if _, err := newLogger(c, io.Discard); err != nil { // also where nothing will be logged
+			return s.attribute(err)
 		}
 		return s.attribute(action(c))
 	}
