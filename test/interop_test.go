@@ -189,6 +189,7 @@ where iscsimp's command line is what logs in; it is taken over by -rewrite.
 - **not run**: this target, or iscsimp, has no way to show it.
 
 iscsitest is the test kit's own target, which also objects to every breach of RFC 7143 by the initiator. gotgt is v0.2.2, tgtd and istgt are Debian's.
+LIO is that of Debian's kernel 6.1; its MC/S is played at ErrorRecoveryLevel 2, where the loss of a connection can crash its kernel (lab/README.md).
 
 `
 )
