@@ -22,6 +22,7 @@ const (
 	NoPath                                  // the last usable path was lost: requests wait
 	NoPathExpired                           // they waited for too long: requests fail
 	PathsBack                               // a path is usable again
+	FailedBack                              // I/O returned to a better path that had failed and is back
 	FenceRaised                             // writes of unknown outcome hold back newer ones to their blocks
 	FenceSettled                            // ... and no longer do; Text says what proved it
 	Retried                                 // commands were sent again
@@ -46,7 +47,7 @@ const (
 var eventNames = [...]string{
 	PathUp: "path-up", PathDown: "path-down", PathSuspected: "path-suspected",
 	PathQuarantined: "path-quarantined", PathMarginal: "path-marginal", PathClosed: "path-closed", PathChanged: "path-changed", DeviceReady: "device-ready",
-	NoPath: "no-path", NoPathExpired: "no-path-expired", PathsBack: "paths-back",
+	NoPath: "no-path", NoPathExpired: "no-path-expired", PathsBack: "paths-back", FailedBack: "failed-back",
 	FenceRaised: "fence-raised", FenceSettled: "fence-settled", Retried: "retried",
 	RequestFailed: "request-failed", CommandTimedOut: "command-timed-out",
 	CommandAborted: "command-aborted", AbortFailed: "abort-failed", UnitReset: "unit-reset",

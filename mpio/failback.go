@@ -67,8 +67,11 @@ func (p *path) noteLapse(carries bool) {
 // the timer for the moment when that ends.
 func (d *Device) holdBack(best *path) *path {
 	cur := d.inUse()
-	if cur == nil || !d.outranks(best, cur) || !d.onlyLapsed(cur) {
+	if cur == nil || !d.outranks(best, cur) {
 		return d.endHold(best)
+	}
+	if !d.onlyLapsed(cur) {
+		return d.failedBack(best)
 	}
 	now := d.loop.Now()
 	if d.failback.since == 0 {
@@ -81,11 +84,20 @@ func (d *Device) holdBack(best *path) *path {
 	}
 	until := d.failback.since + int64(d.cfg.Failback)
 	if now >= until {
-		return d.endHold(best)
+		return d.failedBack(best)
 	}
 	d.failback.until = until
 	d.loop.SetTimer(&d.failbackTimer, until)
 	return cur
+}
+
+// failedBack ends a hold by what it was for. Where there is none, best is better,
+// but was not left before.
+func (d *Device) failedBack(best *path) *path {
+	if d.failback.since != 0 {
+		d.emit(Event{Kind: FailedBack, Path: best.cfg.ID, State: best.state, Text: "I/O returned to the better path"})
+	}
+	return d.endHold(best)
 }
 
 func (d *Device) endHold(best *path) *path {

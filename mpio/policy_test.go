@@ -124,15 +124,19 @@ func TestFailback(t *testing.T) {
 				assert.Equal(t, c.name, r.d.Snapshot().Failback)
 				a := r.d.paths[0]
 				require.True(t, a.isActive(), "the best one is used though it came up last")
+				require.Empty(t, r.kinds(FailedBack), "it was not in use before")
 				r.s[0].cut(100 * msec)
 				require.False(t, a.isActive())
 				r.l.run(sec)
 				require.Equal(t, StateUp, a.state)
 				if c.wait == 0 {
 					require.True(t, a.isActive())
+					assert.Equal(t, "a", r.event(FailedBack).Path)
+					assert.Len(t, r.kinds(FailedBack), 1)
 					return
 				}
 				require.False(t, a.isActive())
+				assert.Empty(t, r.kinds(FailedBack))
 				require.True(t, r.d.paths[1].isActive())
 				s := r.d.Snapshot()
 				assert.True(t, s.FailbackPending)
@@ -152,6 +156,8 @@ func TestFailback(t *testing.T) {
 				}
 				require.True(t, a.isActive())
 				assert.False(t, r.d.Snapshot().FailbackPending)
+				assert.Equal(t, "a", r.event(FailedBack).Path)
+				assert.Len(t, r.kinds(FailedBack), 1)
 			})
 		}
 	}
@@ -172,12 +178,14 @@ func TestFailbackDoesNotHoldTroubleBack(t *testing.T) {
 	assert.True(t, a.isActive(), "the path in use fell silent")
 	r.s[1].release()
 	assert.True(t, a.isActive(), "and now this one is in use")
+	assert.Empty(t, r.kinds(FailedBack), "it was not well where it was")
 
 	r = newRig(t, 2, manual).up()
 	r.d.paths[0].doubt("POWER ON OCCURRED")
 	require.True(t, r.d.paths[1].isActive())
 	r.l.run(sec)
 	assert.True(t, r.d.paths[0].isActive(), "it was only looked at")
+	assert.Empty(t, r.kinds(FailedBack))
 
 	r = newRig(t, 2, manual).up()
 	r.s[0].cut(100 * msec)
