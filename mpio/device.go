@@ -27,7 +27,9 @@ type Device struct {
 	failback failback
 	rnd      rnd
 	scouting scouting
-	started  bool
+
+	crowdedSince int64 // loop time since when the latency policy's nearest path has had a long queue; 0 = it has none
+	started      bool
 
 	// What the first path that was identified told. Every other must match.
 	ready    bool

@@ -9,37 +9,53 @@ package mpio
 // apart (estimate). lat is never less than what the oldest read or write in
 // flight is late by, so that a path that stops answering is shed before anything
 // completes on it. The queue counts twice: the command waits for those before it,
-// and those that come after it wait for the command. docs/policies.md has what
-// else was tried, and the figures.
+// and those that come after it wait for the command; and more where it lasts
+// (spread). docs/policies.md has what else was tried, and the figures.
 type latency struct{}
 
 func (latency) reach() reach { return reachGroup }
 
 // Constants of the policy.
 const (
-	queueWeight = 2.0
-	equalWithin = 1.1 // costs this close are equal: fewer in flight, then chance decides
-	unknownLat  = 1e6 // ns: assumed while no path has a sample
+	queueWeight   = 2.0
+	equalWithin   = 0.1   // costs this share apart are equal: fewer in flight, then chance decides
+	alikeWithin   = 1.5   // ... but all of a cost counts for that only where a command takes about as long
+	longQueue     = 16    // commands
+	crowdedFor    = 100e6 // ns: a queue that was longer for so long will stay so
+	crowdedWeight = 1.0 / 8
+	unknownLat    = 1e6 // ns: assumed while no path has a sample
 )
+
+// cost is what a command costs on a path, in ns.
+type cost struct {
+	total float64
+	alone float64 // what it takes there on an empty path
+	queue float64 // what those before it add, and it to those behind it
+	one   float64 // what one command more in the queue would add
+}
 
 func (latency) pick(d *Device, cands []*path, o *io) *path {
 	now := d.loop.Now()
 	dir := o.dir()
 	d.sendScout(cands, o, now)
-	best := 0.0
 	base := baseline(cands, dir)
-	for i, p := range cands {
-		c := p.cost(now, dir, len(o.data), base)
-		p.lastCost = c
-		if i == 0 || c < best {
-			best = c
+	best, near := cands[0], cands[0]
+	for _, p := range cands {
+		p.cost = p.price(now, dir, len(o.data), base)
+		if p.cost.total < best.cost.total {
+			best = p
+		}
+		if p.cost.alone < near.cost.alone {
+			near = p
 		}
 	}
-	best *= equalWithin
+	if d.crowded(near, now) {
+		best = spread(cands, near)
+	}
 	var chosen *path
 	n := 0
 	for _, p := range cands {
-		if p.lastCost <= best && (chosen == nil || d.fewer(p, chosen, &n)) {
+		if p.cost.equals(&best.cost) && (chosen == nil || d.fewer(p, chosen, &n)) {
 			if chosen == nil {
 				n = 1
 			}
@@ -47,6 +63,53 @@ func (latency) pick(d *Device, cands []*path, o *io) *path {
 		}
 	}
 	return chosen
+}
+
+// equals reports whether c is equal to the least cost. Where queues are long a share
+// of all of it is more than a command takes, and the path with fewer but slower
+// commands would get one more; so there only paths on which a command takes about
+// as long share by number.
+func (c *cost) equals(least *cost) bool {
+	if c.one <= alikeWithin*least.one && least.one <= alikeWithin*c.one {
+		return c.alone+c.queue <= (1+equalWithin)*(least.alone+least.queue) &&
+			c.total <= (1+3*equalWithin)*least.total // spread makes up to three times of a difference
+	}
+	return c.total <= least.total+equalWithin*least.alone
+}
+
+// crowded reports whether the nearest path, the one that would be fastest if it were
+// empty, has had a long queue for so long that this is no burst. Then what counts
+// is how much the paths do together; a burst is over sooner without those that are
+// far.
+func (d *Device) crowded(near *path, now int64) bool {
+	switch {
+	case near.inflight <= longQueue:
+		d.crowdedSince = 0
+	case d.crowdedSince == 0:
+		d.crowdedSince = now
+	default:
+		return now-d.crowdedSince >= crowdedFor
+	}
+	return false
+}
+
+// spread makes long queues dearer, and gives the path that is cheapest then. With
+// one command more in a long queue nothing is done sooner, while on a path that is
+// farther it is done in addition. A queue is measured in the nearest path's
+// commands, so that those that take as long stay equal.
+func spread(cands []*path, near *path) (best *path) {
+	best = cands[0]
+	one := near.cost.queue / float64(near.inflight)
+	for _, p := range cands {
+		c := &p.cost
+		if n := c.queue / one; n > longQueue {
+			c.total += c.queue * (n - longQueue) * crowdedWeight
+		}
+		if c.total < best.cost.total {
+			best = p
+		}
+	}
+	return best
 }
 
 // baseline is what a path without a sample is taken for: as good as the best.
@@ -80,14 +143,19 @@ func (p *path) late(now int64) float64 {
 	return float64(now-max(since, p.answered)) - explained
 }
 
-// cost is what a command of so many bytes costs on p, in ns.
-func (p *path) cost(now int64, dir, bytes int, base float64) float64 {
+// price is what a command of so many bytes costs on p.
+func (p *path) price(now int64, dir, bytes int, base float64) cost {
 	e := &p.est[dir]
 	l := e.lat
 	if l == 0 {
 		l = base
 	}
 	f := &e.fit
-	return max(l, p.late(now)) + float64(bytes)*f.perByte +
-		queueWeight*(float64(p.inflight)*f.perCommand+float64(p.queued[dir])*f.perByte)
+	c := cost{
+		alone: max(l, p.late(now)) + float64(bytes)*f.perByte,
+		queue: queueWeight * (float64(p.inflight)*f.perCommand + float64(p.queued[dir])*f.perByte),
+		one:   f.perCommand + float64(bytes)*f.perByte,
+	}
+	c.total = c.alone + c.queue
+	return c
 }

@@ -278,3 +278,52 @@ func TestOneSlowAnswerIsNoVerdict(t *testing.T) {
 	}
 	assert.InDelta(t, msec, e.lat, float64(msec), "and it is over")
 }
+
+// A queue that stays long spreads to a path that is far, which does in addition
+// what it gets; a burst does not: it is over sooner without.
+func TestOnlyLastingQueuesSpread(t *testing.T) {
+	near := func(*testing.T) *rig {
+		r := newRig(t, 2, func(c *Config) { c.HedgeBudget = -1 }).up()
+		r.s[0].delay, r.s[0].serial = jitter(r, 50*usec), true
+		r.s[1].delay = jitter(r, 15*msec)
+		return r
+	}
+	r := near(t)
+	newLoad(r, 60, 8, 4)
+	r.l.run(sec)
+	far := r.shares(sec)[1]
+	assert.Greater(t, far, 0.02, "it stays long")
+
+	r = near(t)
+	newLoad(r, 8, 8, 4)
+	r.l.run(sec)
+	before := r.d.paths[1].stat.ios
+	for range 20 {
+		for i := range 52 {
+			r.read(i, 1)
+		}
+		r.l.run(50 * msec)
+	}
+	assert.LessOrEqual(t, r.d.paths[1].stat.ios-before, uint64(2), "bursts")
+}
+
+// Equal paths share evenly by number, whatever small differences were learned; of
+// unlike ones none gets a command more for having few.
+func TestEqualCosts(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		other, best cost
+		want        bool
+	}{
+		{"the same", cost{10, 10, 0, 1}, cost{10, 10, 0, 1}, true},
+		{"alike, long queues", cost{108, 8, 100, 1.2}, cost{100, 10, 90, 1}, true},
+		{"alike, but dearer", cost{120, 10, 110, 1}, cost{100, 10, 90, 1}, false},
+		{"alike, made dearer for their length", cost{300, 10, 95, 1}, cost{280, 10, 90, 1}, true},
+		{"a long queue beside a path that is far", cost{420, 1, 60, 1}, cost{300, 290, 10, 1}, false},
+		{"slower commands", cost{108, 20, 88, 4}, cost{100, 10, 90, 1}, false},
+		{"slower commands, hardly dearer", cost{100.5, 20, 80.5, 4}, cost{100, 10, 90, 1}, true},
+		{"no queue", cost{10.5, 10.5, 0, 3}, cost{10, 10, 0, 1}, true},
+	} {
+		assert.Equal(t, c.want, c.other.equals(&c.best), c.name)
+	}
+}

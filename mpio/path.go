@@ -90,7 +90,7 @@ type path struct {
 	carried     bool   // I/O since it failed last
 	lapsed      bool   // it carried I/O, then failed: see failback
 	service     service
-	lastCost    float64 // scratch of the latency policy
+	cost        cost // scratch of the latency policy
 	scout       scout
 	answered    int64 // loop time of the last answer to a read or write
 	listed      bool  // to be noted for a restart; see remember.go

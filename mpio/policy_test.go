@@ -203,3 +203,30 @@ func TestFailbackDoesNotHoldTroubleBack(t *testing.T) {
 	_, err := New(Config{NewSession: r.d.cfg.NewSession, Failback: -3}, r.l)
 	require.ErrorContains(t, err, "Failback")
 }
+
+// Slow answers must not keep a path out of use for long: of equal paths that all
+// have some now and then, none is left to the others.
+func TestServiceTimeSharesJitteryPaths(t *testing.T) {
+	for _, c := range []struct {
+		oneIn, times int
+	}{{50, 20}, {3000, 600}} {
+		for seed := range 4 {
+			r := newRig(t, 3, func(c *Config) { c.Policy = PolicyServiceTime }).up()
+			for i, s := range r.s {
+				x := rnd(1000*seed + i + 1)
+				s.delay = func() int64 {
+					d := 150*usec + int64(x.below(int(300*usec)))
+					if x.below(c.oneIn) == 0 {
+						d *= int64(c.times)
+					}
+					return d
+				}
+			}
+			newLoad(r, 2, 8, 0)
+			r.l.run(sec)
+			for _, share := range r.shares(3 * sec) {
+				assert.InDelta(t, 1.0/3, share, 0.1, "one in %d, seed %d", c.oneIn, seed)
+			}
+		}
+	}
+}

@@ -18,7 +18,8 @@ const (
 	serviceStep  = 24 // log2 of ns
 	serviceKeep  = 972.0 / 1024
 	serviceSteps = 64
-	serviceStale = 64 // a figure is old after so many service times without a new one
+	serviceStale = 64  // a figure is old after so many service times without a new one ...
+	serviceOld   = 1e9 // ns: ... and after this
 )
 
 var serviceWeights = func() (w [serviceSteps]float64) {
@@ -38,13 +39,19 @@ type service struct {
 // add takes a sample: a command sent then was answered now.
 func (s *service) add(now, sentAt int64) {
 	took := now - max(sentAt, s.finish)
+	old := s.old(sentAt)
 	s.finish = now
-	if s.time == 0 {
+	if s.time == 0 || old && float64(took) < s.time {
 		s.time = float64(max(took, 1))
 		return
 	}
 	w := serviceWeights[min(took>>serviceStep, serviceSteps-1)]
 	s.time = s.time*w + float64(took)*(1-w)
+}
+
+// old reports whether what is known is too old to go by.
+func (s *service) old(now int64) bool {
+	return float64(now-s.finish) > min(serviceStale*s.time, serviceOld)
 }
 
 func (serviceTime) reach() reach { return reachGroup }
@@ -55,7 +62,7 @@ func (serviceTime) pick(d *Device, cands []*path, _ *io) *path {
 	best, n := 0.0, 1
 	for _, p := range cands {
 		s := &p.service
-		if p.inflight == 0 && float64(now-s.finish) > serviceStale*s.time {
+		if p.inflight == 0 && s.old(now) {
 			return p
 		}
 		cost := s.time * float64(1+p.inflight)

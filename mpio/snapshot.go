@@ -280,7 +280,7 @@ func (p *path) explainCost(now int64) Cost {
 	e := &p.est[0]
 	base := baseline(p.dev.paths, 0)
 	c := Cost{
-		Total: p.cost(now, 0, sample, base) / 1e9, PerCommand: e.fit.perCommand / 1e9, Queue: e.fit.of(traffic{p.inflight, p.queued[0], 0}) / 1e9, Late: max(p.late(now), 0) / 1e9, Latency: e.lat / 1e9, Write: p.est[1].lat / 1e9,
+		Total: p.price(now, 0, sample, base).total / 1e9, PerCommand: e.fit.perCommand / 1e9, Queue: e.fit.of(traffic{p.inflight, p.queued[0], 0}) / 1e9, Late: max(p.late(now), 0) / 1e9, Latency: e.lat / 1e9, Write: p.est[1].lat / 1e9,
 		Age: seconds(p.age(now)), InFlight: p.inflight, Queued: p.queued[0] + p.queued[1],
 		Limit: p.limit, Ramp: p.ramp, Known: e.lat > 0,
 	}

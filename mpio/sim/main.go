@@ -26,6 +26,7 @@ func main() {
 type options struct {
 	policies        []string
 	seed            uint64
+	seeds           int // runs, from seed on: their median counts
 	warmUp, measure time.Duration
 	jobs            int
 	whole           bool
@@ -42,6 +43,7 @@ func command(args []string, w io.Writer) error {
 	asJSON := f.Bool("json", false, "print the results as JSON")
 	var o options
 	f.Uint64Var(&o.seed, "seed", 1, "where chance begins")
+	f.IntVar(&o.seeds, "seeds", 1, "run with so `MANY` seeds, from -seed on, and take the median of each figure")
 	f.DurationVar(&o.warmUp, "warmup", 2*time.Second, "virtual time before measuring")
 	f.DurationVar(&o.measure, "measure", 3*time.Second, "virtual time measured")
 	f.IntVar(&o.jobs, "jobs", runtime.GOMAXPROCS(0), "simulations at a time")
@@ -98,6 +100,7 @@ type table struct {
 
 // runAll runs every policy through every scenario, several at a time.
 func runAll(set []*Scenario, o options) ([]table, error) {
+	o.seeds = max(o.seeds, 1)
 	tables := make([]table, len(set))
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -109,7 +112,7 @@ func runAll(set []*Scenario, o options) ([]table, error) {
 			slots <- struct{}{}
 			wg.Go(func() {
 				defer func() { <-slots }()
-				r, err := run(s, policy, o)
+				r, err := runSeeds(s, policy, o)
 				tables[i].results[j] = r
 				if err != nil {
 					mu.Lock()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -25,6 +26,53 @@ type Result struct {
 	Errors   int
 	Hedges   uint64 `json:",omitempty"` // since the start, warm-up included
 	Wins     uint64 `json:",omitempty"` // of these
+}
+
+// runSeeds is run with one seed after the other, and the median of each figure.
+func runSeeds(s *Scenario, policy string, o options) (Result, error) {
+	list := make([]Result, o.seeds)
+	for i := range list {
+		var err error
+		if list[i], err = run(s, policy, o); err != nil {
+			return Result{}, err
+		}
+		o.seed++
+	}
+	return median(list), nil
+}
+
+// median takes each figure from the result in whose middle it is; of errors it
+// has all.
+func median(list []Result) Result {
+	r := list[0]
+	r.Rate = middle(list, func(r *Result) float64 { return r.Rate })
+	r.MBps = middle(list, func(r *Result) float64 { return r.MBps })
+	r.Share = middle(list, func(r *Result) float64 { return r.Share })
+	r.P50 = middle(list, func(r *Result) time.Duration { return r.P50 })
+	r.P99 = middle(list, func(r *Result) time.Duration { return r.P99 })
+	r.P999 = middle(list, func(r *Result) time.Duration { return r.P999 })
+	r.Requests = middle(list, func(r *Result) int { return r.Requests })
+	r.Paths = slices.Clone(r.Paths)
+	for i := range r.Paths {
+		r.Paths[i] = middle(list, func(r *Result) float64 { return r.Paths[i] })
+	}
+	r.Hedges = middle(list, func(r *Result) uint64 { return r.Hedges })
+	r.Wins = middle(list, func(r *Result) uint64 { return r.Wins })
+	r.Errors = 0
+	for i := range list {
+		r.Errors += list[i].Errors
+	}
+	return r
+}
+
+// middle is the median of a figure of the results, the lower one of two.
+func middle[T cmp.Ordered](list []Result, figure func(*Result) T) T {
+	all := make([]T, len(list))
+	for i := range list {
+		all[i] = figure(&list[i])
+	}
+	slices.Sort(all)
+	return all[(len(all)-1)/2]
 }
 
 // run puts a policy through a scenario.

@@ -10,7 +10,7 @@ import (
 // Figures of the sessions, the defaults of package initiator.
 const (
 	commandsMax  = 128
-	suspectAfter = 150 * time.Millisecond
+	suspectAfter = 200 * time.Millisecond
 	deadAfter    = 2 * time.Second
 	dialAgain    = 100 * time.Millisecond
 	loginTakes   = 2 * time.Millisecond

@@ -85,7 +85,7 @@ func TestLatencyPolicyKeepsItsPromises(t *testing.T) {
 	tables, err = runAll(set, o)
 	require.NoError(t, err)
 	own := tables[0].results[0]
-	assert.Greater(t, own.Share, 0.9, "a stall stops only what is in flight")
+	assert.Greater(t, own.Share, 0.85, "a stall stops only what is in flight")
 	assert.Less(t, own.P99, time.Millisecond)
 }
 
