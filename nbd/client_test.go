@@ -13,6 +13,7 @@ import (
 
 	"github.com/iscsimp/iscsimp/internal/leak"
 	"github.com/iscsimp/iscsimp/internal/loop"
+	"github.com/iscsimp/iscsimp/internal/shortdir"
 )
 
 // patience is how long a test waits for what must happen.
@@ -132,7 +133,7 @@ func serve(t testing.TB, lp loop.Loop, size uint64, change func(*Config, *memDev
 	s.Server = srv
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	unix, err := ListenUnix(t.TempDir() + "/nbd")
+	unix, err := ListenUnix(shortdir.New(t) + "/nbd")
 	require.NoError(t, err)
 	s.tcp, s.unix = tcp.Addr(), unix.Addr()
 	ended := make(chan error, 2)

@@ -14,10 +14,12 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/iscsimp/iscsimp/internal/shortdir"
 )
 
 func TestListenUnixIsPrivate(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
+	path := filepath.Join(shortdir.New(t), "s")
 	ln, err := ListenUnix(path)
 	require.NoError(t, err)
 	info, err := os.Lstat(path)
@@ -31,7 +33,7 @@ func TestListenUnixIsPrivate(t *testing.T) {
 }
 
 func TestListenUnixReplacesAStaleSocket(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
+	path := filepath.Join(shortdir.New(t), "s")
 	leaveStale(t, path)
 	ln, err := ListenUnix(path)
 	require.NoError(t, err)
@@ -47,7 +49,7 @@ func leaveStale(t *testing.T, path string) {
 }
 
 func TestListenUnixLeavesOthersAlone(t *testing.T) {
-	dir := t.TempDir()
+	dir := shortdir.New(t)
 	alive := filepath.Join(dir, "alive")
 	ln, err := ListenUnix(alive)
 	require.NoError(t, err)
@@ -77,7 +79,7 @@ func TestListenUnixLeavesOthersAlone(t *testing.T) {
 }
 
 func TestListenUnixClosesOnlyItsOwn(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
+	path := filepath.Join(shortdir.New(t), "s")
 	first, err := ListenUnix(path)
 	require.NoError(t, err)
 	require.NoError(t, os.Remove(path)) // somebody tidied up
@@ -91,7 +93,7 @@ func TestListenUnixClosesOnlyItsOwn(t *testing.T) {
 
 // Of many that find the same stale socket, one may listen, and its socket works.
 func TestListenUnixRace(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
+	path := filepath.Join(shortdir.New(t), "s")
 	for range 10 {
 		leaveStale(t, path)
 		var mu sync.Mutex
@@ -122,7 +124,7 @@ func TestListenUnixWithoutRights(t *testing.T) {
 	if os.Getuid() == 0 {
 		t.Skip("root may do anything")
 	}
-	dir := t.TempDir()
+	dir := shortdir.New(t)
 	require.NoError(t, os.Chmod(dir, 0o500))
 	_, err := ListenUnix(filepath.Join(dir, "s"))
 	require.True(t, errors.Is(err, fs.ErrPermission))

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/iscsimp/iscsimp/internal/shortdir"
 	"github.com/iscsimp/iscsimp/test/peer"
 )
 
@@ -33,7 +34,7 @@ func exitStatus(err error) int {
 // loginOnce runs a login that is expected to fail, with its sockets in a folder of its own.
 func loginOnce(t *testing.T, args ...string) error {
 	t.Helper()
-	all := append([]string{"login", "--only-given", "--runtime-dir", t.TempDir(), "--name", "x", "--initiator-name", peer.InitiatorName}, args...)
+	all := append([]string{"login", "--only-given", "--runtime-dir", shortdir.New(t), "--name", "x", "--initiator-name", peer.InitiatorName}, args...)
 	_, err := peer.RunIscsimp(t.Context(), all...)
 	return err
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/iscsimp/iscsimp/internal/chaptest"
+	"github.com/iscsimp/iscsimp/internal/shortdir"
 	"github.com/iscsimp/iscsimp/iscsitest"
 )
 
@@ -96,7 +97,7 @@ func TestCHAPFromTheEnvironment(t *testing.T) {
 	tgt := chapTarget(t)
 	t.Setenv(variableCHAPSecret, chaptest.Secret)
 	t.Setenv(variableMutualSecret, chaptest.MutualSecret)
-	dir := shortDir(t)
+	dir := shortdir.New(t)
 	address := fmt.Sprintf("iscsi://%s@%s/%s/0", chaptest.User, tgt.Addr(0), tgt.Name())
 	cmd := self(t.Context(), "login", "--json", "--background", "--runtime-dir", dir, "--log-level", "debug",
 		"--initiator-name", "iqn.2026-01.test.iscsimp:host", address)
@@ -130,7 +131,7 @@ func TestCHAPFailures(t *testing.T) {
 	} {
 		for _, command := range []string{"login", "background", "luns", "doctor"} {
 			t.Run(command+" "+name, func(t *testing.T) {
-				args := []string{command, "--runtime-dir", shortDir(t), "--initiator-name", "iqn.2026-01.test.iscsimp:host", "-p", tgt.Addr(0), tgt.Name()}
+				args := []string{command, "--runtime-dir", shortdir.New(t), "--initiator-name", "iqn.2026-01.test.iscsimp:host", "-p", tgt.Addr(0), tgt.Name()}
 				if command == "background" {
 					args[0] = "login"
 					args = append(args, "--background")

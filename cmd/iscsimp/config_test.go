@@ -14,6 +14,7 @@ import (
 
 	"github.com/iscsimp/iscsimp/initiator"
 	"github.com/iscsimp/iscsimp/internal/chaptest"
+	"github.com/iscsimp/iscsimp/internal/shortdir"
 	"github.com/iscsimp/iscsimp/iscsitest"
 )
 
@@ -169,7 +170,7 @@ func TestWhatTheEnvironmentDoesNotSay(t *testing.T) {
 	for _, name := range []string{"ALL", "FORCE", "LUN", "NAME", "KEY", "SAVE", "BACKGROUND"} {
 		t.Setenv(variablePrefix+name, "1")
 	}
-	r := runCLI(t, "logout", "--runtime-dir", shortDir(t))
+	r := runCLI(t, "logout", "--runtime-dir", shortdir.New(t))
 	assert.Contains(t, r.stderr, "one of the two")
 	o, err := understood(t, "-p", "h", someIQN)
 	require.NoError(t, err)
@@ -274,7 +275,7 @@ func TestConfigurationFilesThatAreNotRead(t *testing.T) {
 	for _, cmd := range []string{"man", "version", "completion bash"} {
 		assert.Zero(t, runCLI(t, append(strings.Fields(cmd), "--config", "/nonexistent/x")...).code, "it needs none")
 	}
-	assert.NotContains(t, runCLI(t, "ls", "--config", "/dev/null", "--runtime-dir", shortDir(t)).stderr, "configuration")
+	assert.NotContains(t, runCLI(t, "ls", "--config", "/dev/null", "--runtime-dir", shortdir.New(t)).stderr, "configuration")
 	if !hasFileModes {
 		return
 	}
@@ -286,7 +287,7 @@ func TestConfigurationFilesThatAreNotRead(t *testing.T) {
 	} {
 		for mode, says := range modes {
 			require.NoError(t, os.Chmod(file, mode))
-			r := runCLI(t, "ls", "--config", file, "--runtime-dir", shortDir(t))
+			r := runCLI(t, "ls", "--config", file, "--runtime-dir", shortdir.New(t))
 			assert.NotContains(t, r.stderr, "something secret")
 			if says == "" {
 				assert.Equal(t, exitNothing, r.code, "%v %s", mode, r.stderr)
@@ -324,7 +325,7 @@ func TestUsualConfigurationFiles(t *testing.T) {
 func TestLoginFromConfiguration(t *testing.T) {
 	cleanState(t)
 	tgt := startTarget(t, iscsitest.Config{Authenticate: chaptest.New(t), Portals: make([]iscsitest.Portal, 2)})
-	dir := shortDir(t)
+	dir := shortdir.New(t)
 	path := configFile(t, "defaults:\n  runtime_dir: "+dir+"\n  initiator_name: iqn.2026-01.test.iscsimp:host\n  wait: all\n"+
 		"devices:\n  mine:\n    target: "+tgt.Name()+"\n    portals: "+tgt.Addr(0)+"\n    chap_user: "+chaptest.User+"\n    chap_secret: \""+chaptest.Secret+"\"\n")
 	r := runCLI(t, "doctor", "--config", path, "mine")

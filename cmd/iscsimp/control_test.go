@@ -18,6 +18,7 @@ import (
 
 	"github.com/iscsimp/iscsimp/initiator"
 	"github.com/iscsimp/iscsimp/internal/leak"
+	"github.com/iscsimp/iscsimp/internal/shortdir"
 )
 
 // fakeDevice is something to control.
@@ -85,7 +86,7 @@ func runFake(t *testing.T, dir, name string, dev controlled) (end func()) {
 
 func TestControlSocket(t *testing.T) {
 	leak.Check(t)
-	dir := t.TempDir()
+	dir := shortdir.New(t)
 	dev := &fakeDevice{}
 	runFake(t, dir, "disk1-0", dev)
 	st, err := os.Stat(filepath.Join(dir, "disk1-0"+controlSuffix))
@@ -118,7 +119,7 @@ func TestControlSocket(t *testing.T) {
 
 func TestLogoutWaitsForTheEnd(t *testing.T) {
 	leak.Check(t)
-	dir := t.TempDir()
+	dir := shortdir.New(t)
 	for _, force := range []bool{false, true} {
 		dev := &fakeDevice{}
 		end := runFake(t, dir, "a", dev)
@@ -139,7 +140,7 @@ func TestLogoutWaitsForTheEnd(t *testing.T) {
 
 func TestLogoutOfSeveralReportsEach(t *testing.T) {
 	leak.Check(t)
-	dir := t.TempDir()
+	dir := shortdir.New(t)
 	quick, stuck := &fakeDevice{}, &fakeDevice{}
 	quick.onEnd = runFake(t, dir, "quick", quick)
 	runFake(t, dir, "stuck", stuck)
@@ -162,7 +163,7 @@ func stale(t *testing.T, path string) {
 
 func TestStaleSocketsAreCleanedUp(t *testing.T) {
 	leak.Check(t)
-	dir := t.TempDir()
+	dir := shortdir.New(t)
 	stale(t, filepath.Join(dir, "dead"+controlSuffix))
 	stale(t, filepath.Join(dir, "dead"+exportSuffix))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "dead"+lockSuffix), []byte(`{"pid":1}`), 0o600))
@@ -181,7 +182,7 @@ func TestStaleSocketsAreCleanedUp(t *testing.T) {
 }
 
 func TestAProcessThatIsJustStartingKeepsItsSocket(t *testing.T) {
-	dir := t.TempDir()
+	dir := shortdir.New(t)
 	lock, err := lockDevice(dir, "new", "iqn.2026-01.com.example:new", 0)
 	require.NoError(t, err)
 	defer lock.release()
@@ -196,7 +197,7 @@ func TestAProcessThatIsJustStartingKeepsItsSocket(t *testing.T) {
 func TestADeviceThatHangsHidesNoOther(t *testing.T) {
 	leak.Check(t)
 	impatient(t)
-	dir := t.TempDir()
+	dir := shortdir.New(t)
 	hung := &fakeDevice{hang: make(chan struct{})}
 	defer close(hung.hang)
 	runFake(t, dir, "hung", hung)
@@ -212,7 +213,7 @@ func TestADeviceThatHangsHidesNoOther(t *testing.T) {
 func TestAProcessThatAcceptsAndSaysNothing(t *testing.T) {
 	leak.Check(t)
 	impatient(t)
-	dir := t.TempDir()
+	dir := shortdir.New(t)
 	lock, err := lockDevice(dir, "mute", "iqn.2026-01.com.example:mute", 0)
 	require.NoError(t, err)
 	defer lock.release()
@@ -249,7 +250,7 @@ func ask(t *testing.T, dir, name, request string) string {
 
 func TestControlSocketBadRequests(t *testing.T) {
 	leak.Check(t)
-	dir := t.TempDir()
+	dir := shortdir.New(t)
 	dev := &fakeDevice{}
 	runFake(t, dir, "x", dev)
 	post := func(path, body string) string {
@@ -279,7 +280,7 @@ func TestControlSocketBadRequests(t *testing.T) {
 }
 
 func TestTheSocketIsNotForOthers(t *testing.T) {
-	dir := t.TempDir()
+	dir := shortdir.New(t)
 	_, err := listenControl(filepath.Join(dir, "none", "x.sock"), &fakeDevice{})
 	assert.Error(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "file.sock"), []byte("precious"), 0o600))

@@ -16,6 +16,7 @@ import (
 
 	"github.com/iscsimp/iscsimp/internal/chaptest"
 	"github.com/iscsimp/iscsimp/internal/heldport"
+	"github.com/iscsimp/iscsimp/internal/shortdir"
 	"github.com/iscsimp/iscsimp/iscsitest"
 	"github.com/iscsimp/iscsimp/scsi"
 )
@@ -95,7 +96,7 @@ func (w *errorWalk) run(args ...string) {
 func TestErrorsOfEveryKind(t *testing.T) {
 	cleanState(t)
 	w := &errorWalk{t: t}
-	w.dir = w.hide(shortDir(t), "DIR")
+	w.dir = w.hide(shortdir.New(t), "DIR")
 	tgt := startTarget(t, iscsitest.Config{LUNs: []iscsitest.LUN{{Serial: "one"}, {Number: 1, DeviceType: scsi.TypeController}, {Number: 2, DeviceType: scsi.TypeProcessor}}})
 	guarded := startTarget(t, iscsitest.Config{Authenticate: chaptest.New(t)})
 	portal, third := w.hide(tgt.Addr(0), "PORTAL"), w.hide(guarded.Addr(0), "GUARDED")

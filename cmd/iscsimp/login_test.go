@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/iscsimp/iscsimp/internal/shortdir"
 	"github.com/iscsimp/iscsimp/iscsitest"
 	"github.com/iscsimp/iscsimp/pdu"
 	"github.com/iscsimp/iscsimp/scsi"
@@ -73,15 +74,6 @@ func self(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// shortDir is a folder whose path leaves room for a socket.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "iscsimp-") //nolint:usetesting // t.TempDir makes long names
-	require.NoError(t, err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
 func loginArgs(tgt *iscsitest.Target, dir string, more ...string) []string {
 	args := []string{
 		"login", "--json", "--runtime-dir", dir, "--state-dir", dir, "--initiator-name", "iqn.2026-01.test.iscsimp:host",
@@ -93,7 +85,7 @@ func loginArgs(tgt *iscsitest.Target, dir string, more ...string) []string {
 // login starts the program and waits until it is ready.
 func login(t *testing.T, tgt *iscsitest.Target, more ...string) *program {
 	t.Helper()
-	dir := shortDir(t)
+	dir := shortdir.New(t)
 	return launch(t, dir, loginArgs(tgt, dir, more...)...)
 }
 
@@ -202,7 +194,7 @@ func TestLoginLifeCycle(t *testing.T) {
 
 // TestPlacesThatCannotBeListenedOn: what is to be done depends on what is in the way.
 func TestPlacesThatCannotBeListenedOn(t *testing.T) {
-	dir := shortDir(t)
+	dir := shortdir.New(t)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
 	for path, says := range map[string]string{"file": "remove it", "none/sock": "make its folder", "file/sock": "--export"} {
 		_, err := exportAddress{"unix", filepath.Join(dir, path)}.listen()
@@ -214,7 +206,7 @@ func TestPlacesThatCannotBeListenedOn(t *testing.T) {
 
 func TestLoginOnTCPAndWithSeveralExports(t *testing.T) {
 	tgt := startTarget(t, iscsitest.Config{})
-	extra := filepath.Join(shortDir(t), "my socket")
+	extra := filepath.Join(shortdir.New(t), "my socket")
 	p := login(t, tgt, "--export", "tcp:127.0.0.1:0", "--export", "unix:"+extra, "--name", "mine")
 	require.Len(t, p.ready.Exports, 2)
 	address, ok := strings.CutPrefix(p.ready.Exports[0], "nbd://")
@@ -296,7 +288,7 @@ func TestASignalBeforeItIsReady(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
-	dir := shortDir(t)
+	dir := shortdir.New(t)
 	cmd := self(t.Context(), "login", "--runtime-dir", dir, "--initiator-name", "iqn.2026-01.test.iscsimp:host",
 		"--login-timeout", "60", "-p", l.Addr().String(), iscsitest.DefaultName)
 	require.NoError(t, cmd.Start())
@@ -314,7 +306,7 @@ func TestASignalBeforeItIsReady(t *testing.T) {
 
 func TestTheReaderOfTheReadyLineMayGoAway(t *testing.T) {
 	tgt := startTarget(t, iscsitest.Config{})
-	dir := shortDir(t)
+	dir := shortdir.New(t)
 	cmd := self(t.Context(), loginArgs(tgt, dir, "--log-level", "debug")...)
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
@@ -333,7 +325,7 @@ func TestTheReaderOfTheReadyLineMayGoAway(t *testing.T) {
 
 func TestLoginInTheBackground(t *testing.T) {
 	tgt := startTarget(t, iscsitest.Config{})
-	dir := shortDir(t)
+	dir := shortdir.New(t)
 	out, err := self(t.Context(), loginArgs(tgt, dir, "--background")...).Output()
 	require.NoError(t, err)
 	var ready readyReport
@@ -408,7 +400,7 @@ func otherTarget(t *testing.T) []string {
 }
 
 func fileInTheWay(t *testing.T) []string {
-	file := filepath.Join(shortDir(t), "f")
+	file := filepath.Join(shortdir.New(t), "f")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	return at(iscsitest.Config{}, "--export", "unix:"+file)(t)
 }
@@ -432,7 +424,7 @@ func TestLoginFailures(t *testing.T) {
 		"file in the way of the export": {fileInTheWay, exitError, "not a socket"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := shortDir(t)
+			dir := shortdir.New(t)
 			args := append([]string{"login", "--runtime-dir", dir, "--initiator-name", "iqn.2026-01.test.iscsimp:host", "--log-level", "error"}, c.args(t)...)
 			r := runCLI(t, args...)
 			assert.Equal(t, c.code, r.code, r.stderr)
@@ -466,7 +458,7 @@ func TestReadOnlyLUN(t *testing.T) {
 
 func TestDiscoverLunsAndDoctorAgainstATarget(t *testing.T) {
 	tgt := startTarget(t, iscsitest.Config{Portals: make([]iscsitest.Portal, 2)})
-	me := []string{"--initiator-name", "iqn.2026-01.test.iscsimp:host", "--runtime-dir", shortDir(t)}
+	me := []string{"--initiator-name", "iqn.2026-01.test.iscsimp:host", "--runtime-dir", shortdir.New(t)}
 	trace := filepath.Join(t.TempDir(), "trace")
 	r := runCLI(t, append(me, "discover", "-p", tgt.Addr(0)+", 127.0.0.1:1", "--trace", trace)...)
 	assert.Zero(t, r.code)

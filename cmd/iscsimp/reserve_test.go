@@ -10,6 +10,7 @@ import (
 
 	"github.com/iscsimp/iscsimp/initiator"
 	"github.com/iscsimp/iscsimp/internal/leak"
+	"github.com/iscsimp/iscsimp/internal/shortdir"
 	"github.com/iscsimp/iscsimp/iscsitest"
 	"github.com/iscsimp/iscsimp/mpio"
 	"github.com/iscsimp/iscsimp/scsi"
@@ -17,7 +18,7 @@ import (
 
 func TestReserveCommandLine(t *testing.T) {
 	leak.Check(t)
-	dir := t.TempDir()
+	dir := shortdir.New(t)
 	dev := &fakeDevice{}
 	runFake(t, dir, "disk1-0", dev)
 	for _, c := range []struct {

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/iscsimp/iscsimp/internal/shortdir"
 	"github.com/iscsimp/iscsimp/iscsitest"
 	"github.com/iscsimp/iscsimp/pdu"
 )
@@ -104,7 +105,7 @@ func TestKilledProcessLeavesAFence(t *testing.T) {
 			require.NoError(t, err)
 			t.Cleanup(proxy.Close)
 			tgt = startTarget(t, iscsitest.Config{Portals: []iscsitest.Portal{{Advertise: proxy.Addr()}, {}}})
-			dir := shortDir(t)
+			dir := shortdir.New(t)
 			state := []string{"--state-dir", "none"}
 			if noted {
 				state[1] = filepath.Join(dir, "state", "of its own")
@@ -154,7 +155,7 @@ func TestLoginNeedsItsStateFolder(t *testing.T) {
 	tgt := startTarget(t, iscsitest.Config{})
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
-	r := runCLI(t, append(loginArgs(tgt, shortDir(t)), "--state-dir", file)...)
+	r := runCLI(t, append(loginArgs(tgt, shortdir.New(t)), "--state-dir", file)...)
 	assert.Equal(t, exitError, r.code)
 	assert.Contains(t, r.stderr, "state folder")
 	assert.Contains(t, r.stderr, "make it writable")

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/iscsimp/iscsimp/internal/shortdir"
 	"github.com/iscsimp/iscsimp/scsi"
 )
 
@@ -87,7 +88,7 @@ func TestSocketPathsAreShortEnough(t *testing.T) {
 }
 
 func TestRunningNamesSeesSocketsOnly(t *testing.T) {
-	dir := t.TempDir()
+	dir := shortdir.New(t)
 	names, err := runningNames(filepath.Join(dir, "none"))
 	require.NoError(t, err)
 	assert.Empty(t, names)
@@ -103,7 +104,7 @@ func TestRunningNamesSeesSocketsOnly(t *testing.T) {
 }
 
 func TestLocksExcludeNameAndDevice(t *testing.T) {
-	dir := t.TempDir()
+	dir := shortdir.New(t)
 	const target = "iqn.2026-01.com.example:a"
 	first, err := lockDevice(dir, "one", target, 0)
 	require.NoError(t, err)
@@ -130,7 +131,7 @@ func TestLocksExcludeNameAndDevice(t *testing.T) {
 }
 
 func TestLocksUnderContention(t *testing.T) {
-	dir := t.TempDir()
+	dir := shortdir.New(t)
 	var holders, most, taken atomic.Int64
 	var wg sync.WaitGroup
 	for range 8 {
@@ -158,7 +159,7 @@ func TestLocksUnderContention(t *testing.T) {
 }
 
 func TestALockHeldForAMomentIsNoDevice(t *testing.T) {
-	dir := t.TempDir()
+	dir := shortdir.New(t)
 	f, _, err := lockFile(filepath.Join(dir, "x"+lockSuffix), claim{})
 	require.NoError(t, err)
 	done := make(chan struct{})

@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/iscsimp/iscsimp/internal/shortdir"
 )
 
 // screen is a pseudo-terminal with a program on it.
@@ -51,7 +53,7 @@ func openPTY(t *testing.T) (ours, theirs *os.File) {
 func onScreen(t *testing.T, args ...string) *screen {
 	s := &screen{t: t, ended: make(chan error, 1), changed: make(chan struct{}, 1)}
 	s.ours, s.theirs = openPTY(t)
-	s.cmd = self(t.Context(), append([]string{"top", "--interval", "0.1", "--runtime-dir", shortDir(t)}, args...)...)
+	s.cmd = self(t.Context(), append([]string{"top", "--interval", "0.1", "--runtime-dir", shortdir.New(t)}, args...)...)
 	s.cmd.Env = append(s.cmd.Env, "TERM=xterm")
 	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = s.theirs, s.theirs, s.theirs
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}

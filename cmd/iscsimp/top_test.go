@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/iscsimp/iscsimp/internal/shortdir"
 	"github.com/iscsimp/iscsimp/iscsitest"
 )
 
@@ -95,7 +96,7 @@ func TestTopOfARunningDevice(t *testing.T) {
 
 // TestTopInAPipe: frames come until the reader has seen enough.
 func TestTopInAPipe(t *testing.T) {
-	dir := shortDir(t)
+	dir := shortdir.New(t)
 	cmd := self(t.Context(), "top", "--json", "--interval", "0.1", "--runtime-dir", dir)
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)

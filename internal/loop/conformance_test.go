@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/iscsimp/iscsimp/internal/shortdir"
 )
 
 // echo attaches an endpoint that sends back what it gets.
@@ -57,7 +59,7 @@ func TestEcho(t *testing.T) {
 			onDrivers(t, func(t *testing.T, l Loop) {
 				address := "127.0.0.1:0"
 				if network == "unix" {
-					address = filepath.Join(t.TempDir(), "s")
+					address = filepath.Join(shortdir.New(t), "s")
 				}
 				c := connect(t, network, address)
 				e := echo(t, l, c.ours)

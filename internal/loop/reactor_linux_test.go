@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/iscsimp/iscsimp/internal/leak"
+	"github.com/iscsimp/iscsimp/internal/shortdir"
 )
 
 func openReactor(t *testing.T) *reactor {
@@ -38,7 +39,7 @@ func TestReactorRefusesWhatHasNoSocket(t *testing.T) {
 	l := openReactor(t)
 	ours, peer := net.Pipe()
 	inner, innerPeer := pair(t)
-	datagram, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(t.TempDir(), "s")})
+	datagram, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(shortdir.New(t), "s")})
 	require.NoError(t, err)
 	do(t, l, func() {
 		for _, c := range []net.Conn{ours, tls.Client(inner, &tls.Config{InsecureSkipVerify: true}), datagram} {

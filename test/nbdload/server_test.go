@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/iscsimp/iscsimp/internal/shortdir"
 	"github.com/iscsimp/iscsimp/test/nbdload"
 )
 
@@ -38,7 +39,7 @@ func startServer(t *testing.T, s *fakeServer) string {
 		s.size = 4 << 20
 	}
 	s.memory = make([]byte, s.size)
-	path := filepath.Join(t.TempDir(), "s")
+	path := filepath.Join(shortdir.New(t), "s")
 	listener, err := net.Listen("unix", path)
 	require.NoError(t, err)
 	var serving sync.WaitGroup
