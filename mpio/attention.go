@@ -59,6 +59,9 @@ func (d *Device) attend(p *path, code scsi.ASC) {
 		if !p.introduced {
 			return // the greeting to a new session
 		}
+		p.cleared = d.loop.Now()
+	case code == scsi.ASCCommandsCleared, code == scsi.ASCReservationsPreempted, code == scsi.ASCRegistrationsPreempted:
+		p.cleared = d.loop.Now()
 	case code == scsi.ASCALUAStateChanged, code == scsi.ASCALUATransitionFailed, code == scsi.ASCReportedLUNsChanged:
 		p.accessNews()
 	case code == scsi.ASCCapacityChanged && p.introduced:
@@ -83,6 +86,7 @@ var attentionWords = map[scsi.ASC]string{
 	scsi.ASCDeviceInternalReset:   "the unit behind the path is looked at again before it carries I/O",
 	scsi.ASCBusReset:              "the unit behind the path is looked at again before it carries I/O",
 	scsi.ASCDeviceReset:           "the unit behind the path is looked at again before it carries I/O",
+	scsi.ASCCommandsCleared:       "those that are not answered are asked about, and sent again",
 	scsi.ASCNexusLoss:             "the unit behind the path is looked at again before it carries I/O",
 }
 

@@ -15,51 +15,66 @@ import (
 
 // escalation is the step under way on a path; one at a time.
 type escalation struct {
-	busy   bool
-	o      *io
-	sentAt int64 // with o it names the attempt: ios are used again
+	busy    bool
+	cleared bool // the command is asked about because the target ended commands
+	o       *io
+	sentAt  int64 // with o it names the attempt: ios are used again
 }
 
 // there reports whether the command is still with the path's session.
 func (e *escalation) there(p *path) bool { return e.o.path == p && e.o.sentAt == e.sentAt }
 
-// resetPatience is how long a command that another path's LUN reset may have ended,
-// without an answer to this session, goes on waiting for one.
-const resetPatience = time.Second
+// clearedPatience is how long a command that a function of another session may have
+// ended, without an answer to this one, goes on waiting for one.
+const clearedPatience = time.Second
 
-// tooOld gives a command that is older than it may get, or nil.
-func (p *path) tooOld(now int64) *io {
-	limit := int64(p.dev.cfg.CommandTimeout)
-	reset := p.dev.resetAt
+// clearedAt is when commands in flight on the path were ended last without an answer,
+// as far as known: by this device's reset of the unit over another path, or by another
+// host, which a unit attention told.
+func (p *path) clearedAt() int64 { return max(p.dev.resetAt, p.cleared) }
+
+// tooOld gives a command that is older than it may get, or that was ended, and which
+// of the two; or nil.
+func (p *path) tooOld(now int64) (o *io, cleared bool) {
+	limit, ended := int64(p.dev.cfg.CommandTimeout), p.clearedAt()
 	for _, l := range []struct {
 		list  *ioList
 		limit int64
 	}{{&p.transfer, limit}, {&p.other, 4 * limit}} {
 		o := l.list.head
-		if o != nil && (now-o.sentAt >= l.limit || o.sentAt < reset && now-reset >= int64(resetPatience)) {
-			return o
+		switch {
+		case o == nil:
+		case now-o.sentAt >= l.limit:
+			return o, false
+		case o.sentAt < ended && now-ended >= int64(clearedPatience):
+			return o, true
 		}
 	}
-	return nil
+	return nil, false
 }
 
-// overdue begins to end a command in flight that is older than it may get.
+// overdue begins to end a command in flight that is older than it may get, or makes
+// sure that one is over which the target seems to have ended.
 func (p *path) overdue(now int64) {
 	if p.esc.busy || !p.logged {
 		return
 	}
-	o := p.tooOld(now)
+	o, cleared := p.tooOld(now)
 	if o == nil {
 		return
 	}
-	p.stat.timeouts++
 	err := &session.Error{
 		Kind: session.KindTimeout, Portal: p.cfg.Portal,
 		Msg:  fmt.Sprintf("%v was not answered for %v although the peer is alive", o.kind, time.Duration(now-o.sentAt).Round(time.Millisecond)),
 		Hint: "the target's storage may hang: see its log",
 	}
-	p.dev.emit(Event{Kind: CommandTimedOut, Path: p.cfg.ID, State: p.state, Text: err.Msg, Err: err})
-	p.esc = escalation{busy: true, o: o, sentAt: o.sentAt}
+	if cleared {
+		err.Hint = "commands to the unit were ended by a reset, or by another host"
+	} else {
+		p.stat.timeouts++
+		p.dev.emit(Event{Kind: CommandTimedOut, Path: p.cfg.ID, State: p.state, Text: err.Msg, Err: err})
+	}
+	p.esc = escalation{busy: true, cleared: cleared, o: o, sentAt: o.sentAt}
 	p.stat.aborts++
 	gen := p.gen
 	if !p.sess.AbortTask(&o.cmd, func(r session.TMFResult) {
@@ -76,7 +91,11 @@ func (p *path) overdue(now int64) {
 func (p *path) abortDone(r session.TMFResult, why *session.Error) {
 	switch {
 	case r.Ended():
-		p.dev.emit(Event{Kind: CommandAborted, Path: p.cfg.ID, State: p.state, Text: "the target ended a command that was too old: " + r.String()})
+		what := "was too old"
+		if p.esc.cleared {
+			what = "a reset or another host had cleared, without an answer"
+		}
+		p.dev.emit(Event{Kind: CommandAborted, Path: p.cfg.ID, State: p.state, Text: "the target ended a command that " + what + ": " + r.String()})
 		p.escalated()
 	case !p.logged || !p.esc.there(p): // lost with the session, or answered after all
 		p.escalated()
@@ -87,7 +106,8 @@ func (p *path) abortDone(r session.TMFResult, why *session.Error) {
 }
 
 // resetUnit resets the unit, if that is allowed: it ends what other hosts have in
-// flight as well.
+// flight as well. What another host's reset cleared is no reason for one: the two
+// would go on resetting it for each other.
 func (p *path) resetUnit(why *session.Error) {
 	d, gen := p.dev, p.gen
 	done := func(r session.TMFResult) {
@@ -95,7 +115,7 @@ func (p *path) resetUnit(why *session.Error) {
 			p.resetDone(r, why)
 		}
 	}
-	if d.cfg.LUNReset && !d.cfg.Shared && p.sess.ResetLUN(d.cfg.LUN, done) {
+	if d.cfg.LUNReset && !d.cfg.Shared && !p.esc.cleared && p.sess.ResetLUN(d.cfg.LUN, done) {
 		p.stat.resets++
 		d.emit(Event{Kind: UnitReset, Path: p.cfg.ID, State: p.state, Text: "resetting the unit: " + why.Msg})
 		return

@@ -72,6 +72,7 @@ type path struct {
 	closed      bool
 
 	linkErr *session.Error // why the session was lost last
+	cleared int64          // loop time when a unit attention last told that commands in flight were ended, 0: never
 
 	state  State
 	reason string
