@@ -64,6 +64,7 @@ vet:
 # The full linter; slow to build the first time.
 lint:
 	$(TOOLS) golangci-lint run $(PKGS)
+	cd test && $(TOOLS) golangci-lint run $(PKGS)
 
 fmt:
 	gofmt -w .

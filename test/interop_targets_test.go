@@ -29,9 +29,11 @@ func contestants() []contestant {
 			rowTinyBursts: "asks for more than MaxBurstLength at once", rowSegments512: ignoresSegments, rowSegments8K: ignoresSegments,
 		}},
 		{name: "tgtd", start: startTgtdParty},
-		{name: "istgt", start: startIstgtParty, cannot: map[string]string{rowRedirect: "it has none", rowInitialR2TNo: "its configuration does not take No"},
+		{
+			name: "istgt", start: startIstgtParty, cannot: map[string]string{rowRedirect: "it has none", rowInitialR2TNo: "its configuration does not take No"},
 			// It resets a session whose commands come over several connections, when its threads do not get their turn.
-			moody: map[string]bool{rowMCS2: true, rowMCS4: true, rowMCSLoss: true}},
+			moody: map[string]bool{rowMCS2: true, rowMCS4: true, rowMCSLoss: true},
+		},
 	}
 }
 

@@ -99,7 +99,7 @@ func (l load) finish() nbdload.Stats {
 	return stats
 }
 
-// waitPaths waits until the device's status fulfils condition.
+// waitPaths waits until the device's status fulfills condition.
 func waitPaths(t *testing.T, device *peer.Device, what string, condition func(peer.DeviceStatus) bool) peer.DeviceStatus {
 	t.Helper()
 	status, err := device.WaitPaths(t.Context(), peer.Patience, what, condition)

@@ -71,8 +71,10 @@ func Run(ctx context.Context, length time.Duration, seed uint64) (Report, error)
 		stacks := make([]byte, 1<<20)
 		r.fail(fmt.Errorf("%d goroutines are left, there were %d before:\n%s", now, before, stacks[:runtime.Stack(stacks, true)]))
 	}
-	return Report{Connections: r.connections.Load(), PDUs: r.pdus.Load(), Good: r.good.Load(), Failed: r.failed.Load(), Short: r.short.Load(),
-		MaxHeap: r.maxHeap, MaxGoroutines: r.maxGoroutines}, r.failure()
+	return Report{
+		Connections: r.connections.Load(), PDUs: r.pdus.Load(), Good: r.good.Load(), Failed: r.failed.Load(), Short: r.short.Load(),
+		MaxHeap: r.maxHeap, MaxGoroutines: r.maxGoroutines,
+	}, r.failure()
 }
 
 type run struct {

@@ -87,12 +87,16 @@ func (t *target) lie() []byte {
 		return t.frame(in.AppendTo(nil), make([]byte, unit))
 	case 1: // the right data, at a place that is not next, in any order, past the end too
 		offset := uint32(t.rng.IntN(80)) * unit
-		in := pdu.DataIn{ITT: c.itt, TTT: pdu.ReservedTag, ExpCmdSN: exp, MaxCmdSN: last, DataSN: c.dataSN + uint32(t.rng.IntN(3)), BufferOffset: offset,
-			Final: t.rng.IntN(2) == 0, HasStatus: t.rng.IntN(3) == 0, StatSN: t.statSN}
+		in := pdu.DataIn{
+			ITT: c.itt, TTT: pdu.ReservedTag, ExpCmdSN: exp, MaxCmdSN: last, DataSN: c.dataSN + uint32(t.rng.IntN(3)), BufferOffset: offset,
+			Final: t.rng.IntN(2) == 0, HasStatus: t.rng.IntN(3) == 0, StatSN: t.statSN,
+		}
 		return t.frame(in.AppendTo(nil), Content(c.lba, offset, uint32(t.rng.IntN(40))*unit))
 	case 2: // good status before the data are there, or with a residual that is none
-		response := pdu.SCSIResponse{ITT: c.itt, StatSN: t.statSN, ExpCmdSN: exp, MaxCmdSN: last, ExpDataSN: uint32(t.rng.IntN(4)),
-			Underflow: t.rng.IntN(2) == 0, ResidualCount: uint32(t.rng.IntN(40)) * unit}
+		response := pdu.SCSIResponse{
+			ITT: c.itt, StatSN: t.statSN, ExpCmdSN: exp, MaxCmdSN: last, ExpDataSN: uint32(t.rng.IntN(4)),
+			Underflow: t.rng.IntN(2) == 0, ResidualCount: uint32(t.rng.IntN(40)) * unit,
+		}
 		t.statSN++
 		return t.frame(response.AppendTo(nil), nil)
 	case 3: // a bit flipped on the way
@@ -104,12 +108,16 @@ func (t *target) lie() []byte {
 		}
 		return out
 	case 4: // R2Ts of all kinds, also for reads
-		r2t := pdu.R2T{ITT: c.itt, TTT: t.rng.Uint32(), StatSN: t.statSN, ExpCmdSN: exp, MaxCmdSN: last, R2TSN: uint32(t.rng.IntN(3)),
-			BufferOffset: uint32(t.rng.IntN(80)) * unit, DesiredDataLen: uint32(t.rng.IntN(160)) * unit}
+		r2t := pdu.R2T{
+			ITT: c.itt, TTT: t.rng.Uint32(), StatSN: t.statSN, ExpCmdSN: exp, MaxCmdSN: last, R2TSN: uint32(t.rng.IntN(3)),
+			BufferOffset: uint32(t.rng.IntN(80)) * unit, DesiredDataLen: uint32(t.rng.IntN(160)) * unit,
+		}
 		return t.frame(r2t.AppendTo(nil), nil)
 	case 5: // numbers out of order
-		nop := pdu.NOPIn{ITT: pdu.ReservedTag, TTT: t.rng.Uint32(), StatSN: t.statSN + uint32(t.rng.IntN(3)), ExpCmdSN: exp + uint32(t.rng.IntN(3)) - 1,
-			MaxCmdSN: last + uint32(t.rng.IntN(9)) - 4}
+		nop := pdu.NOPIn{
+			ITT: pdu.ReservedTag, TTT: t.rng.Uint32(), StatSN: t.statSN + uint32(t.rng.IntN(3)), ExpCmdSN: exp + uint32(t.rng.IntN(3)) - 1,
+			MaxCmdSN: last + uint32(t.rng.IntN(9)) - 4,
+		}
 		return t.frame(nop.AppendTo(nil), nil)
 	default: // more of an answered command
 		out := t.answer(c)

@@ -1,6 +1,7 @@
 package hostile
 
 import (
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -71,8 +72,10 @@ func (t *target) login() bool {
 			return false
 		}
 		request := pdu.LoginView(in.BHS).Decode()
-		answer := pdu.LoginResponse{Transit: request.Transit, CSG: request.CSG, NSG: request.NSG, ISID: request.ISID, ITT: request.ITT, StatSN: t.statSN,
-			ExpCmdSN: request.CmdSN, MaxCmdSN: request.CmdSN + 64}
+		answer := pdu.LoginResponse{
+			Transit: request.Transit, CSG: request.CSG, NSG: request.NSG, ISID: request.ISID, ITT: request.ITT, StatSN: t.statSN,
+			ExpCmdSN: request.CmdSN, MaxCmdSN: request.CmdSN + 64,
+		}
 		t.statSN++
 		t.expCmdSN = request.CmdSN
 		text := t.keys(request.CSG)
@@ -106,9 +109,20 @@ func (t *target) keys(stage pdu.Stage) []byte {
 	}
 	var text []byte
 	for _, key := range [][2]string{
-		{"HeaderDigest", digest(t.digests.Header)}, {"DataDigest", digest(t.digests.Data)}, {"MaxRecvDataSegmentLength", "8192"}, {"InitialR2T", "Yes"},
-		{"ImmediateData", "Yes"}, {"MaxBurstLength", "65536"}, {"FirstBurstLength", "8192"}, {"MaxOutstandingR2T", "1"}, {"MaxConnections", "1"},
-		{"ErrorRecoveryLevel", "0"}, {"DataPDUInOrder", "Yes"}, {"DataSequenceInOrder", "Yes"}, {"DefaultTime2Wait", "0"}, {"DefaultTime2Retain", "0"},
+		{"HeaderDigest", digest(t.digests.Header)},
+		{"DataDigest", digest(t.digests.Data)},
+		{"MaxRecvDataSegmentLength", "8192"},
+		{"InitialR2T", "Yes"},
+		{"ImmediateData", "Yes"},
+		{"MaxBurstLength", "65536"},
+		{"FirstBurstLength", "8192"},
+		{"MaxOutstandingR2T", "1"},
+		{"MaxConnections", "1"},
+		{"ErrorRecoveryLevel", "0"},
+		{"DataPDUInOrder", "Yes"},
+		{"DataSequenceInOrder", "Yes"},
+		{"DefaultTime2Wait", "0"},
+		{"DefaultTime2Retain", "0"},
 	} {
 		text = pdu.AppendKey(text, key[0], key[1])
 	}
@@ -152,7 +166,7 @@ func (t *target) read() {
 	for {
 		in, err := pdu.ReadPDU(t.conn, buf, t.digests, limits)
 		if err != nil {
-			if err != io.EOF {
+			if !errors.Is(err, io.EOF) {
 				_ = t.conn.Close()
 			}
 			t.mu.Lock()

@@ -74,7 +74,7 @@ func (t *GotgtTarget) Binary() string { return t.cmd.Path }
 // Stop ends the target in order. A gotgtd that had died before is an error, with the reason it printed.
 func (t *GotgtTarget) Stop() error {
 	if t.Exited() {
-		return fmt.Errorf("gotgtd died by itself: %v\n%s", t.err, t.Output())
+		return fmt.Errorf("gotgtd died by itself: %s\n%s", t.ending(), t.Output())
 	}
 	defer t.stdin.Close()
 	return t.terminate(3 * time.Second)

@@ -104,8 +104,10 @@ func StartLogin(ctx context.Context, login Login) (*Device, error) {
 		login.Name = "disk"
 	}
 	d := &Device{Name: login.Name, RuntimeDir: dir, Socket: filepath.Join(dir, "nbd.sock"), binary: binary}
-	args := []string{"login", "--json", "--only-given", "--runtime-dir", dir, "--state-dir", dir, "--name", login.Name, "--lun", strconv.Itoa(login.LUN),
-		"--export", "unix:" + d.Socket, "--initiator-name", InitiatorName}
+	args := []string{
+		"login", "--json", "--only-given", "--runtime-dir", dir, "--state-dir", dir, "--name", login.Name, "--lun", strconv.Itoa(login.LUN),
+		"--export", "unix:" + d.Socket, "--initiator-name", InitiatorName,
+	}
 	for _, portal := range login.Portals {
 		args = append(args, "-p", portal)
 	}
@@ -177,7 +179,7 @@ func (d *Device) WaitPaths(ctx context.Context, limit time.Duration, what string
 	var status DeviceStatus
 	err := WaitFor(ctx, limit, func() error {
 		if d.Exited() {
-			return fmt.Errorf("iscsimp has ended: %v", d.err)
+			return fmt.Errorf("iscsimp has ended: %s", d.ending())
 		}
 		var err error
 		if status, err = d.Status(ctx); err != nil {
@@ -214,7 +216,7 @@ func (s DeviceStatus) PathsUp() int {
 func (d *Device) Stop() error {
 	defer os.RemoveAll(d.RuntimeDir)
 	if d.Exited() {
-		return fmt.Errorf("iscsimp had ended by itself: %v; its log:\n%s", d.err, d.Output())
+		return fmt.Errorf("iscsimp had ended by itself: %s; its log:\n%s", d.ending(), d.Output())
 	}
 	return d.terminate(Patience)
 }

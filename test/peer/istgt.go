@@ -77,7 +77,7 @@ func (t *IstgtTarget) waitReady(ctx context.Context) error {
 		return WaitReachable(ctx, time.Second, "tcp", t.Portals...)
 	})
 	if t.Exited() {
-		return fmt.Errorf("ended at once: %w", t.err)
+		return fmt.Errorf("ended at once: %s", t.ending())
 	}
 	return err
 }
@@ -137,7 +137,7 @@ func (t *IstgtTarget) accounts() string {
 // Stop ends the daemon; one that had died before is an error.
 func (t *IstgtTarget) Stop() error {
 	if t.Exited() {
-		return fmt.Errorf("istgt died by itself: %v\n%s", t.err, t.Output())
+		return fmt.Errorf("istgt died by itself: %s\n%s", t.ending(), t.Output())
 	}
 	t.Kill()
 	return nil

@@ -79,8 +79,10 @@ func TestGotgtEndsWithItsStandardInput(t *testing.T) {
 }
 
 func TestTgtdSurvivesKillAndKeepsItsFile(t *testing.T) {
-	target := peer.NeedTgtd(t, 2, peer.Tgtd{LUNs: []peer.TgtdLUN{{File: peer.RAMFile(t, 16)}, {}}, NOPInterval: 5, NOPCount: 3,
-		Options: map[string]string{"InitialR2T": "No"}})
+	target := peer.NeedTgtd(t, 2, peer.Tgtd{
+		LUNs: []peer.TgtdLUN{{File: peer.RAMFile(t, 16)}, {}}, NOPInterval: 5, NOPCount: 3,
+		Options: map[string]string{"InitialR2T": "No"},
+	})
 	writeAndReadBack(t, target.Portals[0], target.Portals[1], target.IQN, 1)
 	target.Kill()
 	_, err := net.Dial("tcp", target.Portals[0])
@@ -100,9 +102,11 @@ func TestTgtdRefusesAPortalInUse(t *testing.T) {
 }
 
 func TestTgtdAsksForCHAP(t *testing.T) {
-	target := peer.NeedTgtd(t, 1, peer.Tgtd{LUNs: []peer.TgtdLUN{{File: peer.RAMFile(t, 1), BlockSize: 4096}},
+	target := peer.NeedTgtd(t, 1, peer.Tgtd{
+		LUNs: []peer.TgtdLUN{{File: peer.RAMFile(t, 1), BlockSize: 4096}},
 		CHAP: &peer.Account{User: "alice", Secret: "secret1234567"}, MutualCHAP: &peer.Account{User: "target", Secret: "revsecret12345"},
-		Options: map[string]string{"HeaderDigest": "CRC32C", "DataDigest": "CRC32C"}})
+		Options: map[string]string{"HeaderDigest": "CRC32C", "DataDigest": "CRC32C"},
+	})
 	peer.NeedQemuISCSI(t)
 	without := exec.Command("qemu-io", "-f", "raw", "-c", "read 0 4k", url(target.Portals[0], target.IQN, 1))
 	require.Error(t, without.Run())

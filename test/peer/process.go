@@ -79,6 +79,9 @@ func (p *process) Exited() bool {
 	}
 }
 
+// ending says how the process ended, which it must have: "exit status 0", "signal: killed".
+func (p *process) ending() string { return p.cmd.ProcessState.String() }
+
 // Kill ends the process with SIGKILL and waits for it.
 func (p *process) Kill() {
 	_ = p.cmd.Process.Kill()

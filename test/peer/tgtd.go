@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/iscsimp/iscsimp/internal/shortdir"
 )
 
 // Account is a CHAP name and secret.
@@ -115,7 +117,7 @@ func (t *TgtdTarget) configure(ctx context.Context) error {
 		return err
 	}
 	if t.Exited() {
-		return fmt.Errorf("ended at once: %w", t.err)
+		return fmt.Errorf("ended at once: %s", t.ending())
 	}
 	for _, step := range t.setupSteps() {
 		if _, err := t.Admin(step...); err != nil {
@@ -233,7 +235,7 @@ func (t *TgtdTarget) DropConnection(session string) error {
 // Stop ends the daemon in order; SIGTERM alone would be ignored as long as a target exists.
 func (t *TgtdTarget) Stop() error {
 	if t.Exited() {
-		return fmt.Errorf("tgtd died by itself: %v\n%s", t.err, t.Output())
+		return fmt.Errorf("tgtd died by itself: %s\n%s", t.ending(), t.Output())
 	}
 	defer t.Kill()
 	if _, err := t.Admin("--op", "delete", "--force", "--mode", "target", "--tid", strconv.Itoa(t.TID)); err != nil {
@@ -262,13 +264,7 @@ func NeedTgtd(t testing.TB, portals int, config Tgtd) *TgtdTarget {
 		}
 		config.Portals = Portals(max(portals, 1), port)
 	}
-	// Not t.TempDir: its long name does not fit into the address of a unix socket.
-	runDir, err := os.MkdirTemp("", "tgtd-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(runDir) })
-	target, err := StartTgtd(context.Background(), config, runDir)
+	target, err := StartTgtd(context.Background(), config, shortdir.New(t))
 	if err != nil {
 		t.Fatal(err)
 	}

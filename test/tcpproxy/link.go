@@ -16,7 +16,7 @@ type link struct {
 	done       chan struct{} // closed by reset
 
 	mu     sync.Mutex
-	server *net.TCPConn // nil until dialled
+	server *net.TCPConn // nil until dialed
 	broken bool         // reset was called
 }
 

@@ -27,8 +27,10 @@ func TestShareBetween(t *testing.T) {
 }
 
 func TestVerdict(t *testing.T) {
-	good := demo{plan: plan{shedLimit: time.Second}, stats: nbdload.Stats{Operations: 5, LongestStall: 1500 * time.Microsecond},
-		shed: 100 * time.Millisecond, back: 200 * time.Millisecond}
+	good := demo{
+		plan: plan{shedLimit: time.Second}, stats: nbdload.Stats{Operations: 5, LongestStall: 1500 * time.Microsecond},
+		shed: 100 * time.Millisecond, back: 200 * time.Millisecond,
+	}
 	for name, c := range map[string]struct {
 		change func(*demo)
 		err    error

@@ -33,8 +33,10 @@ type plan struct {
 }
 
 func main() {
-	p := plan{warmUp: 8 * time.Second, slowFactor: 20, slowFor: 11 * time.Second, cutFor: 5 * time.Second,
-		shedLimit: 5 * time.Second, shedShare: 0.05, backLimit: 15 * time.Second}
+	p := plan{
+		warmUp: 8 * time.Second, slowFactor: 20, slowFor: 11 * time.Second, cutFor: 5 * time.Second,
+		shedLimit: 5 * time.Second, shedShare: 0.05, backLimit: 15 * time.Second,
+	}
 	flag.Uint64Var(&p.seed, "seed", rand.Uint64(), "seed of the load's random choices")
 	flag.DurationVar(&p.warmUp, "warm-up", p.warmUp, "load on healthy paths before the first fault")
 	flag.Parse()

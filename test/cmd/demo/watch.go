@@ -24,7 +24,8 @@ func (d *demo) timeUntilShed(ctx context.Context, portal string) (time.Duration,
 	}
 	var first time.Duration // end of the first window of the present row below the limit
 	below := 0
-	for share := 1.0; time.Since(start) < d.shedLimit+steadySamples*sampleEvery; {
+	share := 1.0
+	for time.Since(start) < d.shedLimit+steadySamples*sampleEvery {
 		if err := pause(ctx, sampleEvery); err != nil {
 			return 0, err
 		}
@@ -45,7 +46,7 @@ func (d *demo) timeUntilShed(ctx context.Context, portal string) (time.Duration,
 			return first, nil
 		}
 	}
-	return 0, fmt.Errorf("the slow path still carries %.0f %% or more of the I/O after %v", d.shedShare*100, d.shedLimit)
+	return 0, fmt.Errorf("the slow path still carries %.1f %% of the I/O after %v, not less than %.0f %%", share*100, d.shedLimit, d.shedShare*100)
 }
 
 // waitShown lets the path stay slow until the share that iscsimp itself reports, an average over the last seconds, shows it too.

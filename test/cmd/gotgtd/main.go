@@ -15,6 +15,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -136,7 +137,7 @@ func run(o options) error {
 	fmt.Println("ready")
 	select {
 	case err := <-ended:
-		return fmt.Errorf("gotgt stopped by itself: %v", err)
+		return fmt.Errorf("gotgt stopped by itself: %w", cmp.Or(err, errors.New("it gives no reason")))
 	case <-stop:
 	case <-parentGone:
 	}
