@@ -417,7 +417,11 @@ func (s *starter) failure() *Error {
 		}
 		e.Portals = append(e.Portals, portalErr(p.portal, err))
 	}
-	if up > 0 {
+	switch {
+	case up > 0 && up == len(s.paths):
+		e.Msg = fmt.Sprintf("cannot wait for %d paths: the target has %d, as far as its portals tell", s.wait, up)
+		e.Hint = "give more portals, or wait for fewer"
+	case up > 0:
 		e.Msg = fmt.Sprintf("only %d of %d paths came up", up, len(s.paths))
 		e.Hint = "wait for fewer paths, or see to the others"
 	}

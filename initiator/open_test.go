@@ -46,6 +46,16 @@ func TestOpenWithOnlyTheGivenPortals(t *testing.T) {
 	assert.Equal(t, []string{tgt.Addr(0), tgt.Addr(2)}, []string{s.Paths[0].Portal, s.Paths[1].Portal})
 }
 
+// TestOpenWaitsForMorePathsThanThereAre: all that are known came up.
+func TestOpenWaitsForMorePathsThanThereAre(t *testing.T) {
+	leak.Check(t)
+	cfg := config(target(t, iscsitest.Config{Portals: portals(2)}))
+	cfg.Wait = 3
+	_, err := initiator.Open(t.Context(), cfg)
+	require.ErrorContains(t, err, "cannot wait for 3 paths: the target has 2")
+	require.ErrorContains(t, err, "give more portals")
+}
+
 func TestOpenAsksEachGivenPortalForMore(t *testing.T) {
 	leak.Check(t)
 	// Like tgtd: each portal tells of itself only.
