@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -89,9 +90,11 @@ func TestNothingFollowsTheSessionsLogout(t *testing.T) {
 			inject(t, tgt, iscsitest.And(iscsitest.Op(pdu.OpLogin), iscsitest.OnCID(3)), iscsitest.Drop())
 			l := logIn(t, at, tgt, Config{Connections: 4, ErrorRecoveryLevel: level, ReconnectMin: time.Millisecond})
 			l.awaitConnections(3)
+			synctest.Wait() // until the request of the fourth has come, too
 			all := iscsitest.ByTSIH(tgt.Sessions()[0].TSIH)
 			require.Equal(t, 3, tgt.SendAsync(all, pdu.Async{AsyncEvent: pdu.AsyncLogoutRequest, Param3: 4}, nil))
 			require.NoError(t, hold.WaitHeld(t.Context(), 1))
+			synctest.Wait()
 			asked := len(rec.Records())
 			require.Equal(t, 3, tgt.SendNOPIn(all, true))
 			time.Sleep(2500 * time.Millisecond) // the session is patient for 3 s

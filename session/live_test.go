@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"runtime"
@@ -158,6 +159,11 @@ func newLive(t *testing.T, at place, tgt *iscsitest.Target, cfg Config) *live {
 	}
 	if cfg.ISID == [6]byte{} {
 		cfg.ISID = DeriveISID(t.Name())
+	}
+	if !at.pipe { // a busy machine can keep a target in it from answering for long
+		cfg.NoopTimeout = cmp.Or(cfg.NoopTimeout, patience)
+		cfg.LoginTimeout = cmp.Or(cfg.LoginTimeout, patience)
+		cfg.SuspectAfter = cmp.Or(cfg.SuspectAfter, patience)
 	}
 	s, err := New(cfg, l.driver, l)
 	require.NoError(t, err)
