@@ -44,7 +44,11 @@ func open(t *testing.T, cfg initiator.Config) *initiator.Device {
 
 // config is a configuration for tgt through the given portals, or the first.
 func config(tgt *iscsitest.Target, given ...int) initiator.Config {
-	cfg := initiator.Config{Target: tgt.Name(), InitiatorName: me, LoginTimeout: time.Minute}
+	cfg := initiator.Config{
+		Target: tgt.Name(), InitiatorName: me,
+		// A busy machine can keep a target in it from answering for long.
+		LoginTimeout: time.Minute, NoopTimeout: time.Minute, SuspectAfter: time.Minute,
+	}
 	for _, i := range given {
 		cfg.Portals = append(cfg.Portals, tgt.Addr(i))
 	}

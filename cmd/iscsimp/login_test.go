@@ -77,7 +77,7 @@ func self(ctx context.Context, args ...string) *exec.Cmd {
 func loginArgs(tgt *iscsitest.Target, dir string, more ...string) []string {
 	args := []string{
 		"login", "--json", "--runtime-dir", dir, "--state-dir", dir, "--initiator-name", "iqn.2026-01.test.iscsimp:host",
-		"--login-timeout", "60", "-p", tgt.Addr(0), tgt.Name(),
+		"--login-timeout", "60", "--noop-timeout", "60", "--suspect-after", "60", "-p", tgt.Addr(0), tgt.Name(),
 	}
 	return append(args, more...)
 }
