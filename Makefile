@@ -89,9 +89,11 @@ schedules:
 
 # Every policy through every scenario, in virtual time: what each would do with
 # slow, far, stalling and flapping paths. docs/policies.md has the results.
+# SEEDS=3 takes the median of three runs.
 SCENARIO ?= all
+SEEDS ?= 1
 sim:
-	$(GO) run ./mpio/sim -scenario $(SCENARIO)
+	$(GO) run ./mpio/sim -scenario $(SCENARIO) -seeds $(SEEDS)
 
 # The emulated VM: build it, and run iscsimp there against Linux's LIO.
 lab:

@@ -1,5 +1,7 @@
 package mpio
 
+import "math"
+
 // latency is the default policy: the command goes where it costs least. For a
 // command of b bytes on path p:
 //
@@ -67,12 +69,13 @@ func (latency) pick(d *Device, cands []*path, o *io) *path {
 
 // equals reports whether c is equal to the least cost. Where queues are long a share
 // of all of it is more than a command takes, and the path with fewer but slower
-// commands would get one more; so there only paths on which a command takes about
-// as long share by number.
+// commands would get one more; so there only like paths share by number: a command
+// adds about as much to the queue, and neither is far beside the other. What spread
+// adds does not count among these, since it makes a difference several times larger.
 func (c *cost) equals(least *cost) bool {
-	if c.one <= alikeWithin*least.one && least.one <= alikeWithin*c.one {
-		return c.alone+c.queue <= (1+equalWithin)*(least.alone+least.queue) &&
-			c.total <= (1+3*equalWithin)*least.total // spread makes up to three times of a difference
+	plain := least.alone + least.queue
+	if c.one <= alikeWithin*least.one && least.one <= alikeWithin*c.one && math.Abs(c.alone-least.alone) <= plain/2 {
+		return c.alone+c.queue <= (1+equalWithin)*plain
 	}
 	return c.total <= least.total+equalWithin*least.alone
 }
