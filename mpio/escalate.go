@@ -72,6 +72,7 @@ func (p *path) overdue(now int64) {
 		err.Hint = "commands to the unit were ended by a reset, or by another host"
 	} else {
 		p.stat.timeouts++
+		p.health.timedOut = max(now, 1)
 		p.dev.emit(Event{Kind: CommandTimedOut, Path: p.cfg.ID, State: p.state, Text: err.Msg, Err: err})
 	}
 	p.esc = escalation{busy: true, cleared: cleared, o: o, sentAt: o.sentAt}

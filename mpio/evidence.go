@@ -19,6 +19,7 @@ type evidence struct {
 	errors                            uint64 // commands that failed in a way that speaks against the path
 	seenErrors, seenIOs, seenTimeouts uint64
 	failed, tried                     float64 // fading counts
+	timedOut                          int64   // loop time of the last command that was too old, 0: none
 
 	slow int64 // loop time since when it is an outlier by latency, 0 = it is not
 	bad  int64 // loop time since when the latest verdict on its latency holds
@@ -97,7 +98,10 @@ func (d *Device) measure(now int64) {
 			h.count[dir], h.median[dir], h.p99[dir] = times.count(), times.quantile(0.5), times.quantile(0.99)
 		}
 		ios, timeouts := p.stat.ios, p.stat.timeouts
-		failed := float64(h.errors-h.seenErrors) + timeoutWeight*float64(timeouts-h.seenTimeouts)
+		failed := float64(h.errors - h.seenErrors)
+		if !d.hangsElsewhere(p, now) {
+			failed += timeoutWeight * float64(timeouts-h.seenTimeouts)
+		}
 		h.failed = h.failed*errorMemory + failed
 		h.tried = h.tried*errorMemory + failed + float64(ios-h.seenIOs)
 		h.seenErrors, h.seenIOs, h.seenTimeouts = h.errors, ios, timeouts
@@ -105,6 +109,29 @@ func (d *Device) measure(now int64) {
 	median := max(d.medianOf(nil, func(p *path) (float64, bool) { return p.typical(0) }),
 		d.medianOf(nil, func(p *path) (float64, bool) { return p.typical(1) }))
 	d.stallLimit = int64(max(stallFloor, stallFactor*median))
+}
+
+// hungTogether is how many times a command may take its time on one path after the other
+// while the unit hangs: what one path had aborted hangs on the next.
+const hungTogether = 4
+
+// hangsElsewhere reports whether commands hang on other paths, too, so that p is not
+// to blame for its own: it is the unit that hangs. The paths find out one after the
+// other, so half of the time that a command may take is enough.
+func (d *Device) hangsElsewhere(p *path, now int64) bool {
+	limit := int64(d.cfg.CommandTimeout)
+	for _, q := range d.paths {
+		if q == p {
+			continue
+		}
+		if at := q.health.timedOut; at != 0 && now-at < hungTogether*limit {
+			return true
+		}
+		if o := q.transfer.head; o != nil && now-o.sentAt >= limit/2 {
+			return true
+		}
+	}
+	return false
 }
 
 // typical is the median latency of a path that has enough samples.

@@ -147,6 +147,35 @@ func TestErringPathIsMarginal(t *testing.T) {
 	assert.Zero(t, l.errors)
 }
 
+// TestHangingPathIsMarginal: one that lets commands hang is; where the unit hangs, and
+// with it the commands of all paths, none is.
+func TestHangingPathIsMarginal(t *testing.T) {
+	for name, hanging := range map[string][]int{"one path": {1}, "the unit": {0, 1, 2}} {
+		t.Run(name, func(t *testing.T) {
+			r := newCareful(t, 3, func(c *Config) { c.CommandTimeout = 2 * time.Second })
+			l := newLoad(r, 4, 8, 4)
+			r.l.run(2 * sec)
+			for _, i := range hanging {
+				r.s[i].hold, r.s[i].aborts = true, "ok"
+				r.l.run(900 * msec) // they do not find out together
+			}
+			r.l.run(7 * sec)
+			assert.NotZero(t, aborts(r))
+			for _, i := range hanging {
+				r.s[i].hold = false
+				r.s[i].release()
+			}
+			r.l.run(5 * sec)
+			if len(hanging) == 1 {
+				assert.Equal(t, []EventKind{PathMarginal}, r.kinds(PathMarginal))
+			} else {
+				assert.Empty(t, r.kinds(PathMarginal))
+			}
+			assert.Zero(t, l.errors)
+		})
+	}
+}
+
 // Large frames vanish on the way, as with a wrong MTU: TEST UNIT READY passes.
 func TestProbationTriesLargeReads(t *testing.T) {
 	r := newCareful(t, 2, nil)
