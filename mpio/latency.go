@@ -21,10 +21,10 @@ func (latency) reach() reach { return reachGroup }
 const (
 	queueWeight   = 2.0
 	equalWithin   = 0.1   // costs this share apart are equal: fewer in flight, then chance decides
-	alikeWithin   = 1.5   // ... but all of a cost counts for that only where a command takes about as long
+	alikeWithin   = 3.0   // ... but all of a cost counts for that only where a command takes about as long
 	longQueue     = 16    // commands
 	crowdedFor    = 100e6 // ns: a queue that was longer for so long will stay so
-	crowdedWeight = 1.0 / 8
+	crowdedWeight = 1.0 / 12
 	unknownLat    = 1e6 // ns: assumed while no path has a sample
 )
 

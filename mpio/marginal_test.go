@@ -153,7 +153,7 @@ func TestHangingPathIsMarginal(t *testing.T) {
 	for name, hanging := range map[string][]int{"one path": {1}, "the unit": {0, 1, 2}} {
 		t.Run(name, func(t *testing.T) {
 			r := newCareful(t, 3, func(c *Config) { c.CommandTimeout = 2 * time.Second })
-			l := newLoad(r, 4, 8, 4)
+			l := newLoad(r, 12, 8, 4) // so many that some hang, whatever chance picks
 			r.l.run(2 * sec)
 			for _, i := range hanging {
 				r.s[i].hold, r.s[i].aborts = true, "ok"
