@@ -79,7 +79,7 @@ func (d *Device) loseCache(p *path, why string) {
 	if n == 0 {
 		return
 	}
-	w.lost = fmt.Errorf("%w: %s, with %d writes answered since the last flush: they may be lost; check the file system", block.ErrIO, why, n)
+	w.lost = fmt.Errorf("%w: %s, with %s answered since the last flush that may be lost; check the file system", block.ErrIO, why, counted(n, "write"))
 	w.losses++
 	w.durable = w.answered // those are given up; what comes now counts anew
 	w.cut = false
@@ -121,7 +121,7 @@ func (d *Device) mayHaveRestarted(p *path) {
 		d.cache.cut = false
 		d.emit(Event{
 			Kind: CacheDoubted, Path: p.cfg.ID, State: p.state, Count: int(min(n, 1<<30)),
-			Text: fmt.Sprintf("every session was lost with %d writes answered since the last flush, and the target does not say whether it lost power meanwhile; if it did, check the file system", n),
+			Text: fmt.Sprintf("every session was lost with %s answered since the last flush, and the target does not say whether it lost power meanwhile; if it did, check the file system", counted(n, "write")),
 		})
 	}
 }

@@ -124,7 +124,7 @@ func (d *Device) closed() {
 	}
 	text := "closed"
 	if n := len(d.ghosts); n > 0 {
-		text = fmt.Sprintf("closed with %d writes of unknown outcome not settled: the target may still execute them", n)
+		text = fmt.Sprintf("closed with %s of unknown outcome: the target may still execute what it has", counted(n, "write"))
 	}
 	d.emit(Event{Kind: DeviceClosed, Count: len(d.ghosts), Text: text, Err: d.closeErr})
 	d.forget()

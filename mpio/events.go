@@ -133,3 +133,11 @@ func (p *path) tell(m *muted, e Event) {
 	m.n, m.next = 0, now+1e9
 	p.dev.emit(e)
 }
+
+// counted puts a number before a noun: "1 write", "3 writes".
+func counted[N int | uint64](n N, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

@@ -268,11 +268,11 @@ func settledText(gone []*ghost) string {
 	}
 	switch n := len(gone) - earlier; {
 	case earlier == 0:
-		return fmt.Sprintf("%d writes of unknown outcome settled: ", n)
+		return counted(n, "write") + " of unknown outcome settled: "
 	case n == 0:
-		return fmt.Sprintf("what %d sessions of an earlier process may have left is settled: ", earlier)
+		return "what " + counted(earlier, "session") + " of an earlier process may have left is settled: "
 	default:
-		return fmt.Sprintf("what %d sessions of an earlier process may have left, and %d writes of unknown outcome, are settled: ", earlier, n)
+		return fmt.Sprintf("what %s of an earlier process may have left, and %s of unknown outcome, are settled: ", counted(earlier, "session"), counted(n, "write"))
 	}
 }
 

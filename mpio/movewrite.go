@@ -45,7 +45,7 @@ func (d *Device) answeredLate(g *ghost) {
 		p.lateAnswers = 0
 		d.emit(Event{
 			Kind: FenceSettled, Path: p.cfg.ID, State: p.state, Count: n,
-			Text: fmt.Sprintf("%d writes of unknown outcome settled: the target answered them late, or ended them", n),
+			Text: fmt.Sprintf("%s of unknown outcome settled: the target answered late, or ended what it had", counted(n, "write")),
 		})
 	}
 	d.lay(gone)
@@ -59,6 +59,6 @@ func (d *Device) tellMoved(p *path, n int) {
 	}
 	d.emit(Event{
 		Kind: FenceRaised, Path: p.cfg.ID, State: p.state, Count: n,
-		Text: fmt.Sprintf("%d writes sent again over another path: newer writes to their blocks wait until the first copies are settled", n),
+		Text: fmt.Sprintf("%s sent again over another path: newer writes to the same blocks wait until the first copies are settled", counted(n, "write")),
 	})
 }

@@ -285,7 +285,7 @@ func (p *path) SessionDown(_ *session.Session, err *session.Error, _ int64) {
 		p.raised = 0
 		p.dev.emit(Event{
 			Kind: FenceRaised, Path: p.cfg.ID, Count: n,
-			Text: fmt.Sprintf("%d writes of unknown outcome: newer writes to their blocks wait until they are settled", n),
+			Text: fmt.Sprintf("%s of unknown outcome: newer writes to the same blocks wait until that is settled", counted(n, "write")),
 		})
 	}
 	p.detour.dials++

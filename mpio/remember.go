@@ -193,7 +193,7 @@ func (d *Device) inherit() {
 	}
 	d.emit(Event{
 		Kind: FenceRaised, Count: n,
-		Text: fmt.Sprintf("an earlier process ended without logging out: writes wait until its %d sessions have ended, for at most %v; reads do not", n, d.cfg.FenceTimeout),
+		Text: fmt.Sprintf("an earlier process ended without logging out: writes wait until what is left of it (%s) has ended, for at most %v; reads do not", counted(n, "session"), d.cfg.FenceTimeout),
 	})
 	if len(d.memory.relics) > 0 {
 		d.loop.SetTimer(&d.memory.timer, now+int64(relicAfter))
