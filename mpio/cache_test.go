@@ -69,7 +69,7 @@ func TestCacheLoss(t *testing.T) {
 				return
 			}
 			require.ErrorIs(t, err, block.ErrIO)
-			assert.ErrorContains(t, err, "1 writes answered since the last flush")
+			assert.ErrorContains(t, err, "1 write answered since the last flush")
 			assert.Len(t, r.kinds(CacheLost), 1)
 			require.NoError(t, r.waitFor(r.flush()), "once")
 			r.requireIdle()
@@ -164,5 +164,5 @@ func TestFlushCoversWhatWasAnsweredBefore(t *testing.T) {
 	require.False(t, flush.done)
 	require.NoError(t, r.waitFor(flush))
 	r.attend(0, scsi.ASCPowerOn)
-	assert.ErrorContains(t, r.waitFor(r.flush()), "1 writes answered since the last flush")
+	assert.ErrorContains(t, r.waitFor(r.flush()), "1 write answered since the last flush")
 }
