@@ -87,14 +87,7 @@ func (c *conn) acknowledge(lun uint64) {
 	if s.logoutSent { // nothing may follow a logout
 		return
 	}
-	start := c.header()
-	p := pdu.NOPOut{
-		Immediate: true, LUN: lun, ITT: pdu.ReservedTag, TTT: pdu.ReservedTag,
-		CmdSN: s.cmdSN, ExpStatSN: c.expStatSN,
-	}
-	c.out.chunk.buf = p.AppendTo(c.out.chunk.buf)
-	c.seal(start)
-	c.flush()
+	c.sendNOP(pdu.NOPOut{Immediate: true, ITT: pdu.ReservedTag, TTT: pdu.ReservedTag, LUN: lun, CmdSN: s.cmdSN})
 }
 
 // fenced acknowledges the answer to a function for many tasks: with several

@@ -133,16 +133,18 @@ func (c *conn) sendPing(now int64) *task {
 	if t == nil {
 		return nil
 	}
-	start := c.header()
 	t.pos = c.out.queued
-	p := pdu.NOPOut{
-		Immediate: true, ITT: t.itt, TTT: pdu.ReservedTag,
-		CmdSN: s.cmdSN, ExpStatSN: c.expStatSN,
-	}
+	c.sendNOP(pdu.NOPOut{Immediate: true, ITT: t.itt, TTT: pdu.ReservedTag, CmdSN: s.cmdSN})
+	return t
+}
+
+// sendNOP queues a NOP-Out, with what came so far acknowledged in it, and has it sent.
+func (c *conn) sendNOP(p pdu.NOPOut) {
+	start := c.header()
+	p.ExpStatSN = c.expStatSN
 	c.out.chunk.buf = p.AppendTo(c.out.chunk.buf)
 	c.seal(start)
 	c.flush()
-	return t
 }
 
 // maxReplies bounds the answers to a target's pings that wait to be sent, for
@@ -164,14 +166,7 @@ func (c *conn) nopIn(v pdu.NOPInView) error {
 	if c.replies++; c.replies > maxReplies {
 		return c.protocolErr("the target keeps sending pings but reads no answers")
 	}
-	start := c.header()
-	p := pdu.NOPOut{
-		Immediate: true, ITT: pdu.ReservedTag, TTT: v.TTT(), LUN: v.LUN(),
-		CmdSN: s.cmdSN, ExpStatSN: c.expStatSN,
-	}
-	c.out.chunk.buf = p.AppendTo(c.out.chunk.buf)
-	c.seal(start)
-	c.flush()
+	c.sendNOP(pdu.NOPOut{Immediate: true, ITT: pdu.ReservedTag, TTT: v.TTT(), LUN: v.LUN(), CmdSN: s.cmdSN})
 	return nil
 }
 

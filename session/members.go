@@ -404,10 +404,6 @@ func (s *Session) sendAgain(t *task) {
 	}
 	t.kind, t.due = taskNOP, 0
 	s.tasks.scsi--
-	start := c.header()
 	t.pos = c.out.queued
-	p := pdu.NOPOut{ITT: t.itt, TTT: pdu.ReservedTag, CmdSN: t.cmdSN, ExpStatSN: c.expStatSN}
-	c.out.chunk.buf = p.AppendTo(c.out.chunk.buf)
-	c.seal(start)
-	c.flush()
+	c.sendNOP(pdu.NOPOut{ITT: t.itt, TTT: pdu.ReservedTag, CmdSN: t.cmdSN})
 }
