@@ -30,9 +30,9 @@ func (t *table) bestRate() float64 {
 
 // bestP99 is the best p99 of the policies with good throughput.
 func (t *table) bestP99() time.Duration {
-	best := time.Duration(0)
+	best, least := time.Duration(0), goodThroughput*t.bestRate()
 	for _, r := range t.results {
-		if r.Rate >= goodThroughput*t.bestRate() && (best == 0 || r.P99 < best) {
+		if r.Rate >= least && (best == 0 || r.P99 < best) {
 			best = r.P99
 		}
 	}
