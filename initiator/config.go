@@ -96,8 +96,8 @@ type Config struct {
 	NoPathTimeout time.Duration
 	// FailFast fails requests at once while there is no usable path (no_path_retry fail).
 	FailFast bool
-	// FenceTimeout is how long a write of unknown outcome holds back newer
-	// writes to its blocks when nothing better settles it. Default 60 s.
+	// FenceTimeout is how long after the loss of its session a write of unknown
+	// outcome holds back newer writes to its blocks when nothing better settles it. Default 60 s.
 	FenceTimeout time.Duration
 	// CommandTimeout is how long a read or write may take on a path that is
 	// otherwise alive (the SCSI command timer); SYNCHRONIZE CACHE, UNMAP and WRITE

@@ -93,8 +93,8 @@ type Config struct {
 	NoPathTimeout time.Duration
 	// FailFast fails requests at once while no path is usable.
 	FailFast bool
-	// FenceTimeout is how long a write of unknown outcome holds back newer
-	// writes to its blocks if nothing better settles it. Default 60 s.
+	// FenceTimeout is how long after the loss of its session a write of unknown
+	// outcome holds back newer writes to its blocks if nothing better settles it. Default 60 s.
 	FenceTimeout time.Duration
 	// CommandTimeout is how old a read or write may grow on a path whose peer is
 	// alive before it is aborted and, if the target does not do that, the session

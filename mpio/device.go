@@ -53,6 +53,7 @@ type Device struct {
 	nextCare                 int64 // loop time of the next full round
 	activation               activation
 	ghosts                   []*ghost // oldest first
+	fenceAt                  int64    // what fenceTimer is set to; 0 = it is not
 	related                  relations
 	memory                   memory
 	watch                    fenceWatch // nil but in tests

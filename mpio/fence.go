@@ -2,6 +2,7 @@ package mpio
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 )
 
@@ -161,7 +162,7 @@ type ghost struct {
 	path     *path
 	gen      uint64 // the login of the path it was sent with
 	at       int64
-	deadline int64
+	deadline int64          // when time settles it; never as long as a moved one's session lives
 	io       *io            // the write, while it is not completed
 	moved    bool           // its write was taken from a silent path
 	earlier  *SessionRecord // instead of a write: all that a session of an earlier process may have left
@@ -173,18 +174,25 @@ func (g *ghost) provable(chain uint64) bool {
 	return g.gen >= chain && (g.earlier == nil || g.earlier.Provable)
 }
 
-// raise notes a ghost of o on p; nil without the fence.
-func (d *Device) raise(o *io, p *path, now int64) *ghost {
+// never is the deadline of a ghost whose time has not begun.
+const never = math.MaxInt64
+
+// raise notes a ghost of o on p; nil without the fence. moved: p's session lives, and
+// the target has the command in it. Time settles nothing before that session is lost.
+func (d *Device) raise(o *io, p *path, now int64, moved bool) *ghost {
 	if d.cfg.UnsafeNoFence {
 		return nil
 	}
-	g := &ghost{kind: o.kind, path: p, gen: p.gen, at: now, deadline: now + int64(d.cfg.FenceTimeout), io: o}
+	g := &ghost{kind: o.kind, path: p, gen: p.gen, at: now, deadline: never, io: o, moved: moved}
 	g.ext = extent{lo: o.ext.lo, hi: o.ext.hi, seq: o.ext.seq, ghost: g}
 	d.fence.hold(&g.ext)
-	d.ghosts = append(d.ghosts, g) // by age, so by deadline too
+	d.ghosts = append(d.ghosts, g)
 	o.ghosts++
 	d.stat.fencesRaised++
-	d.loop.SetTimer(&d.fenceTimer, d.ghosts[0].deadline)
+	if !moved {
+		g.deadline = now + int64(d.cfg.FenceTimeout)
+		d.fenceBy(g.deadline)
+	}
 	if d.watch != nil {
 		d.watch.raised(g)
 	}
@@ -311,12 +319,36 @@ func (d *Device) disown(o *io) {
 	o.ghosts = 0
 }
 
+// startClocks begins the time of what was moved away from p, whose session is lost.
+func (d *Device) startClocks(p *path) {
+	for _, g := range d.ghosts {
+		if g.path == p && g.deadline == never {
+			g.deadline = d.loop.Now() + int64(d.cfg.FenceTimeout)
+			d.fenceBy(g.deadline)
+		}
+	}
+}
+
+// fenceBy sees to it that onFenceTimer comes at the given time at the latest.
+func (d *Device) fenceBy(at int64) {
+	if d.fenceAt == 0 || at < d.fenceAt {
+		d.fenceAt = at
+		d.loop.SetTimer(&d.fenceTimer, at)
+	}
+}
+
+// armFenceTimer sets the timer for the next ghost that time settles.
 func (d *Device) armFenceTimer() {
-	if len(d.ghosts) == 0 {
+	next := int64(never)
+	for _, g := range d.ghosts {
+		next = min(next, g.deadline)
+	}
+	d.fenceAt = 0
+	if next == never {
 		d.loop.StopTimer(&d.fenceTimer)
 		return
 	}
-	d.loop.SetTimer(&d.fenceTimer, d.ghosts[0].deadline)
+	d.fenceBy(next)
 }
 
 // onFenceTimer settles by time: the last and weakest proof, since a controller

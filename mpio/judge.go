@@ -168,7 +168,7 @@ func (d *Device) lost(o *io, p *path, err *session.Error, now int64) {
 	}
 	// A settled one is over at the target, though its outcome is not known.
 	if err.Sent && !err.Settled && o.kind.changes() {
-		if d.raise(o, p, now) != nil {
+		if d.raise(o, p, now, false) != nil {
 			p.raised++
 		}
 	}

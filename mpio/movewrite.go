@@ -26,9 +26,7 @@ func (d *Device) takeWrite(p *path, o *io, now int64) bool {
 	if o.failed == 0 {
 		o.failed = max(now, 1)
 	}
-	if g = d.raise(o, p, now); g != nil {
-		g.moved = true
-	}
+	g = d.raise(o, p, now, true)
 	return true
 }
 

@@ -263,6 +263,7 @@ func (p *path) linkLost(err *session.Error) {
 	p.fault()
 	p.stat.losses++
 	p.detour.lost(p.dev.loop.Now())
+	p.dev.startClocks(p)
 	p.linkErr = err
 	p.refresh(err.Error(), err)
 }
@@ -330,6 +331,7 @@ func (p *path) SessionClosed(*session.Session) {
 		return
 	}
 	p.closed, p.logged, p.verified, p.silent = true, false, false, false
+	p.dev.startClocks(p)
 	p.stopCheck()
 	p.planDetour()
 	p.refresh("closed", nil)

@@ -225,7 +225,7 @@ func (d *Device) raiseEarlier(r *SessionRecord, p *path, now int64) {
 	d.fence.hold(&g.ext)
 	d.ghosts = append(d.ghosts, g)
 	d.stat.fencesRaised++
-	d.armFenceTimer()
+	d.fenceBy(g.deadline)
 }
 
 // wholeDevice is past the end of every device.

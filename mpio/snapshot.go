@@ -70,12 +70,16 @@ type Snapshot struct {
 
 // Fence is a range that newer writes may not touch yet.
 type Fence struct {
-	Path   string  `json:"path"` // the path the first copy was lost on
+	Path   string  `json:"path"` // the path the first copy was lost on, or is with
 	Op     string  `json:"op"`
 	Offset uint64  `json:"offset"`
 	Length uint64  `json:"length"`
 	Age    float64 `json:"age"`
 	Left   float64 `json:"left"` // until FenceTimeout
+	// Moved: the write was taken from the path, which was silent but lives. Left
+	// begins to run if its session is lost, which it is in time if the target
+	// neither answers nor ends the command.
+	Moved bool `json:"moved,omitempty"`
 }
 
 // PathSnapshot is the state of one path.
@@ -232,6 +236,9 @@ func (d *Device) fencedRanges(now int64) []Fence {
 			Path: g.path.cfg.ID, Op: g.kind.String(),
 			Offset: g.ext.lo << d.geo.shift, Length: (g.ext.hi - g.ext.lo) << d.geo.shift,
 			Age: seconds(now - g.at), Left: max(0, seconds(g.deadline-now)),
+		}
+		if g.deadline == never {
+			f.Left, f.Moved = d.cfg.FenceTimeout.Seconds(), true
 		}
 		if g.earlier != nil {
 			f.Op, f.Length = "of an earlier run", d.geo.size

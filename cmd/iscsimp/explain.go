@@ -174,6 +174,11 @@ func noPathFact(d deviceStatus) []string {
 func fencedFact(d deviceStatus) []string {
 	var lines []string
 	for _, f := range d.Fenced {
+		if f.Moved {
+			lines = append(lines, fmt.Sprintf("Fenced: %s of %d bytes at %d. It was sent over another path as well %s ago, when path %s (%s) had fallen silent with it under way. Newer writes there wait until the target answers it, ends it when asked to, or ends the session; if that is lost without proof, at most %s more.",
+				f.Op, f.LengthBytes, f.OffsetBytes, formatAge(f.SinceSeconds), f.Path, f.Portal, formatAge(f.SecondsLeft)))
+			continue
+		}
 		lines = append(lines, fmt.Sprintf("Fenced: %s of %d bytes at %d. Path %s (%s) was lost %s ago with it under way; it may still be carried out. Newer writes there wait until the target is known to have dropped it, at most %s.",
 			f.Op, f.LengthBytes, f.OffsetBytes, f.Path, f.Portal, formatAge(f.SinceSeconds), formatAge(f.SecondsLeft)))
 	}

@@ -18,6 +18,9 @@ func explainSamples() []deviceStatus {
 	trouble := sample()
 	trouble.NoPathSecondsLeft = nil
 	trouble.FencedTotal = 3
+	moved := trouble.Fenced[0]
+	moved.OffsetBytes, moved.SecondsLeft, moved.Moved = 8192, 60, true
+	trouble.Fenced = append(trouble.Fenced[:1:1], moved)
 	trouble.Paths[0].Cost = pathCost{
 		TotalSeconds: 0.002104, LatencySeconds: 250e-6, WriteSeconds: 400e-6, OldestSeconds: 100e-6, QueueSeconds: 900e-6,
 		InFlight: 7, QueuedBytes: 100000, BytesPerSecond: 1e9, Limit: 12, Known: true,

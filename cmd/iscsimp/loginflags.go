@@ -82,7 +82,7 @@ func pathFlags() []cli.Flag {
 func timeFlags() []cli.Flag {
 	return inCategory("Time limits",
 		&cli.StringFlag{Name: flagNoPathTimeout, Aliases: []string{"replacement-timeout"}, Value: "120", Usage: "without a path, I/O waits for `TIME` and then fails; fail: at once; forever: no limit"},
-		&cli.StringFlag{Name: flagFenceTimeout, Value: "60", Usage: "hold back writes over one of unknown outcome for at most `TIME`"},
+		&cli.StringFlag{Name: flagFenceTimeout, Value: "60", Usage: "hold back writes over one of unknown outcome for at most `TIME` after its session was lost"},
 		&cli.StringFlag{Name: flagCommandTimeout, Value: "30", Usage: "a command older than `TIME` on a live path is aborted; if the target does not do that, the LUN is reset (--" + flagLUNReset + "), and at last the session dropped and made anew"},
 		&cli.StringFlag{Name: flagAbortTimeout, Value: "15", Usage: "wait at most `TIME` for the answer to an abort"},
 		&cli.StringFlag{Name: flagResetTimeout, Value: "30", Usage: "wait at most `TIME` for the answer to a reset of the LUN"},

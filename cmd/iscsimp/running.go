@@ -78,7 +78,7 @@ func fillStatus(st *deviceStatus, s initiator.Snapshot, now time.Time) {
 	for _, f := range s.Fenced {
 		st.Fenced = append(st.Fenced, fencedRange{
 			Path: f.Path, Portal: portals[f.Path], Op: f.Op, OffsetBytes: f.Offset, LengthBytes: f.Length,
-			SinceSeconds: f.Age, SecondsLeft: f.Left,
+			SinceSeconds: f.Age, SecondsLeft: f.Left, Moved: f.Moved,
 		})
 	}
 }

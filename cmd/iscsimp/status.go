@@ -120,6 +120,8 @@ type fencedRange struct {
 	LengthBytes  uint64  `json:"length_bytes"`
 	SinceSeconds float64 `json:"since_seconds"`
 	SecondsLeft  float64 `json:"seconds_left"` // until --fence-timeout
+	// Moved: the path was silent but lives; SecondsLeft begins to run if it is lost.
+	Moved bool `json:"moved,omitempty"`
 }
 
 // pathStatus is one way to the LUN.
