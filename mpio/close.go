@@ -49,7 +49,7 @@ func (d *Device) closeStep() {
 	if d.open > 0 && !d.forced {
 		return
 	}
-	if !d.closeSync && !d.closeSent && d.ready && !d.caps.noSync && !d.geo.readOnly {
+	if !d.closeSync && !d.closeSent && d.ready && !d.caps.noSync && (!d.geo.readOnly || d.dirty() > 0) {
 		d.closeSync = true
 		d.loop.SetTimer(&d.closeTimer, d.loop.Now()+int64(closeFlushTimeout))
 		d.lastFlush()

@@ -141,7 +141,7 @@ type Config struct {
 	// carries no I/O before its session is noted: if that fails it stays down and
 	// tries again. An empty list, at the end of Close, says that no write of this
 	// device can land any more. nil: after a crash, writes of the old process may
-	// land over newer ones of the next. Not called for read-only units.
+	// land over newer ones of the next. Not called with ReadOnly.
 	Remember func(list []SessionRecord, done func(error))
 
 	// UnsafeNoFence switches the write fence off. It exists so that the tests

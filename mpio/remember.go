@@ -66,8 +66,9 @@ func (p *path) record() SessionRecord {
 // same reports whether r is a session of p, or of one in its place.
 func (r *SessionRecord) same(pc *PathConfig) bool { return r.ISID == pc.ISID && r.Target == pc.Target }
 
-// notes reports whether sessions are noted at all.
-func (d *Device) notes() bool { return d.cfg.Remember != nil && !d.geo.readOnly }
+// notes reports whether sessions are noted at all. They are on a unit that is write
+// protected, too: it may cease to be at any time.
+func (d *Device) notes() bool { return d.cfg.Remember != nil && !d.cfg.ReadOnly }
 
 // noted reports whether p may carry I/O as far as its record is concerned; if
 // not, admit is called again once it is durable.
