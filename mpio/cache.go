@@ -12,8 +12,12 @@ import (
 // memory. If it loses that memory (power, an internal reset), the next flush would
 // succeed, for nothing is left to write, and nobody would learn of the loss. So
 // once the unit reports such an event while answered writes were not flushed, the
-// next flush fails, once: what uses the device then knows that its state on the
-// medium is not what it believes, as after any other failed flush.
+// flushes under way fail and, unless these cover all of it, the next one, once: what
+// uses the device then knows that its state on the medium is not what it believes, as
+// after any other failed flush.
+//
+// A request of many commands is answered after the last of them. If the cache was lost
+// in between, the next flush after its answer fails as well.
 //
 // What counts as such a report, and what does not, is in docs/recovery.md.
 type cacheWatch struct {
@@ -21,6 +25,7 @@ type cacheWatch struct {
 	answered uint64 // changes of the medium answered to the caller that no FUA made durable
 	durable  uint64 // how many of them a flush has covered
 	lost     error  // what the next flush fails with, nil: nothing was lost
+	lostAt   uint64 // answered, when that was reported
 	losses   uint32 // reports of a loss so far
 	seen     sighting
 	cut      bool // every session was lost while changes were not flushed
@@ -40,9 +45,7 @@ func (d *Device) dirty() uint64 {
 func (d *Device) settleCache(o *io) error {
 	w := &d.cache
 	if o.kind.changes() {
-		if !o.fua {
-			w.answered++
-		}
+		d.stored(o)
 		return nil
 	}
 	if o.kind != kindSync {
@@ -52,24 +55,46 @@ func (d *Device) settleCache(o *io) error {
 	if w.durable == w.answered {
 		w.cut = false
 	}
-	if o.req.req.Op != block.OpFlush {
-		// The flush after a write that wanted FUA: its own data is in question only
-		// if the loss came after that was written.
-		if o.req.losses != w.losses {
-			return w.lossError(scsi.ASCNone)
-		}
-		return nil
+	// The flush after a write that wanted FUA: its own data is in question only if the
+	// loss came after that was written.
+	under, asked := o.req.losses != w.losses, o.req.req.Op == block.OpFlush
+	var err error
+	if under {
+		err = w.lossError()
+	} else if asked {
+		err = w.lost
 	}
-	err := w.lost
-	w.lost = nil
+	if asked && (!under || o.req.answered >= w.lostAt) {
+		w.lost = nil // whoever learns of it relied on all that was lost
+	}
 	return err
 }
 
-func (w *cacheWatch) lossError(code scsi.ASC) error {
+// stored notes that the target answered o, or a step of it.
+func (d *Device) stored(o *io) {
+	if o.fua {
+		return
+	}
+	d.cache.answered++
+	if q := o.req; !q.stored {
+		q.stored, q.losses = true, d.cache.losses
+	}
+}
+
+// settleStored is told of the answer to a changing request, of which the cache may have
+// lost a part before: no flush that was asked for earlier covers it.
+func (d *Device) settleStored(q *request) {
+	w := &d.cache
+	if q.stored && q.err == nil && q.losses != w.losses {
+		w.lost, w.lostAt = w.lossError(), w.answered
+	}
+}
+
+func (w *cacheWatch) lossError() error {
 	if w.lost != nil {
 		return w.lost
 	}
-	return fmt.Errorf("%w: the unit's write cache was lost with the data in it (%v)", block.ErrIO, code)
+	return fmt.Errorf("%w: the unit's write cache was lost with the data in it", block.ErrIO)
 }
 
 // loseCache notes that what the cache held is gone.
@@ -81,6 +106,7 @@ func (d *Device) loseCache(p *path, why string) {
 	}
 	w.lost = fmt.Errorf("%w: %s, with %s answered since the last flush that may be lost; check the file system", block.ErrIO, why, counted(n, "write"))
 	w.losses++
+	w.lostAt = w.answered
 	w.durable = w.answered // those are given up; what comes now counts anew
 	w.cut = false
 	d.emit(Event{Kind: CacheLost, Path: p.cfg.ID, State: p.state, Count: int(min(n, 1<<30)), Err: w.lost, Text: "answered writes may be lost: the next flush fails"})

@@ -48,6 +48,7 @@ func (d *Device) succeed(o *io) {
 	if o.kind == kindZero {
 		o.done += uint64(len(o.cmd.Data)) >> d.geo.shift
 		if o.done < o.blocks {
+			d.stored(o)
 			d.begin(o)
 			return
 		}

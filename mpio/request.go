@@ -19,7 +19,9 @@ type request struct {
 	fuaBit    bool // ios carry the FUA bit
 	syncAfter bool // SYNCHRONIZE CACHE once the data is written
 	noUnmap   bool
-	losses    uint32 // cacheWatch.losses when it came
+	losses    uint32 // cacheWatch.losses when it came, or when its first part was stored
+	stored    bool   // a part of it was stored, though not by FUA
+	answered  uint64 // cacheWatch.answered when it came
 	err       error  // the first
 }
 
@@ -88,7 +90,7 @@ func (d *Device) newRequest(r *block.Request) *request {
 	} else {
 		d.freeReq = q.next
 	}
-	*q = request{req: r, noUnmap: r.NoUnmap, losses: d.cache.losses}
+	*q = request{req: r, noUnmap: r.NoUnmap, losses: d.cache.losses, answered: d.cache.answered}
 	if r.Op != block.OpFlush {
 		q.pos = r.Offset >> d.geo.shift
 		q.end = q.pos + r.Length>>d.geo.shift
@@ -151,6 +153,7 @@ func (q *request) childDone(d *Device, err error) {
 func (d *Device) answer(q *request) {
 	r := q.req
 	r.Err = q.err
+	d.settleStored(q)
 	if q.err != nil {
 		d.stat.failed++
 		d.lastErr = q.err
