@@ -425,7 +425,9 @@ func (c *check) fail(err error) {
 		p.leaveDetour("nothing was learned")
 		return
 	}
-	p.failedCheck = true
+	// What is in flight is not trusted, either: a path that was in use while it was
+	// looked at may have turned out to lead elsewhere.
+	p.verified, p.failedCheck = false, true
 	p.fault()
 	p.refresh(p.explain(err), err)
 	c.after(recheckAfter, func() { p.startCheck("again") })

@@ -69,9 +69,10 @@ func (d *Device) half(p *path, ins *inspection) {
 	d.kick()
 }
 
-// quarantine takes p out of use for good, or until it is told to try again.
+// quarantine takes p out of use for good, or until it is told to try again. What is
+// in flight on it is not trusted.
 func (p *path) quarantine(err error) {
-	p.quarantined, p.partial = true, false
+	p.quarantined, p.verified, p.partial = true, false, false
 	p.refresh(err.Error()+"; it is not used: check how the target's portals are mapped", err)
 }
 

@@ -3,6 +3,7 @@ package mpio
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/iscsimp/iscsimp/internal/block"
@@ -12,7 +13,8 @@ import (
 
 // Bounds on trying again. Whatever happens, every command ends.
 const (
-	maxTries     = 8                // answers that call for another try at once
+	maxTries     = 8                // answers that call for another try at once ...
+	triesPerPath = 4                // ... or as many for each path, if that is more; see mostTries
 	maxLosses    = 10               // sessions lost under one command ...
 	lossPatience = 30 * time.Second // ... over at least this time: then the command itself may be what kills them
 	firstPause   = 10 * time.Millisecond
@@ -203,12 +205,19 @@ func (d *Device) again(o *io, p *path, now int64, err *scsi.CommandError) {
 		d.later(o, p, now, d.cfg.RetryTimeout, err)
 		return
 	}
-	if o.tries++; o.tries > maxTries {
+	if o.tries++; int(o.tries) > d.mostTries() {
 		d.giveUp(o, p, fmt.Errorf("after %d tries: %w", o.tries, err))
 		return
 	}
 	p.stat.retries++
 	d.retryNow(o)
+}
+
+// mostTries is how many answers that are about something else one command may
+// meet: each path has its own unit attentions of a change, some of which take it out
+// of use, so that the command meets those of the next path.
+func (d *Device) mostTries() int {
+	return min(max(maxTries, triesPerPath*len(d.paths)), math.MaxUint8-1)
 }
 
 // later sends o again after a pause that grows, until patience is over.
@@ -226,11 +235,17 @@ func (d *Device) later(o *io, p *path, now int64, patience time.Duration, err er
 	d.retryAfter(o, pause)
 }
 
-// elsewhere sends o over another path; with one path only, over that once more.
+// elsewhere sends o over another path; with one path only, over that once more. A
+// path that is out of use for its answer does not count among those that were tried
+// in vain: its check decides about it, and o waits if no other is left.
 func (d *Device) elsewhere(o *io, p *path, err error) {
 	p.stat.errors++
 	o.avoid |= p.bit
-	if o.tries++; int(o.tries) > min(max(2*d.usable, 1), maxTries) {
+	most := d.mostTries()
+	if p.usable() {
+		most = min(2*d.usable, most)
+	}
+	if o.tries++; int(o.tries) > most {
 		d.giveUp(o, p, fmt.Errorf("after %d tries: %w", o.tries, err))
 		return
 	}

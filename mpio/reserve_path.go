@@ -280,7 +280,7 @@ func (d *Device) judgeConflicts(p *path, v reserveView, unregistered bool) {
 		case !unregistered && v.res.Held:
 			d.giveUp(o, p, why)
 		default:
-			if o.tries++; o.tries > maxTries {
+			if o.tries++; int(o.tries) > d.mostTries() {
 				d.giveUp(o, p, why)
 				continue
 			}

@@ -1,0 +1,100 @@
+package mpio
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/iscsimp/iscsimp/scsi"
+)
+
+// once has the next command of a path that is not INQUIRY answered in some way.
+func (r *rig) once(i int, a answer) {
+	s := r.s[i]
+	s.intercept = func(cdb scsi.CDB) (answer, bool) {
+		if cdb.Opcode() == scsi.OpInquiry {
+			return answer{}, false
+		}
+		s.intercept = nil
+		return a, true
+	}
+}
+
+// Every one of many paths has news to tell, one command after the other: what one
+// request meets on its way from path to path is not held against it.
+func TestNewsOnEveryPath(t *testing.T) {
+	for name, a := range map[string]answer{
+		"reset":                sense(scsi.KeyUnitAttention, scsi.ASCPowerOnOrReset),
+		"inventory":            sense(scsi.KeyUnitAttention, scsi.ASCReportedLUNsChanged),
+		"parameters":           sense(scsi.KeyUnitAttention, scsi.ASCModeParametersChanged),
+		"not offered":          sense(scsi.KeyIllegalRequest, scsi.ASCLUNNotSupported),
+		"manual intervention":  sense(scsi.KeyNotReady, 0x0403),
+		"hardware of the port": sense(scsi.KeyHardwareError, scsi.ASCInternalTargetFailure),
+	} {
+		for _, paths := range []int{1, 2, 3, 24} {
+			t.Run(name, func(t *testing.T) {
+				r := newRig(t, paths, nil).up()
+				for i := range paths {
+					r.once(i, a)
+				}
+				read, write := r.read(0, 1), r.write(8, 1, 7)
+				r.l.run(sec)
+				require.True(t, read.done && write.done)
+				assert.NoError(t, read.Err, "%d paths", paths)
+				assert.NoError(t, write.Err, "%d paths", paths)
+				r.requireIdle()
+			})
+		}
+	}
+}
+
+// A path whose unit is looked at while it carries I/O, as after a change of mode
+// parameters, and that leads elsewhere by now: what is under way is not trusted, the
+// path is out of use, and looked at again when told so by hand.
+func TestOtherUnitBehindAPathInUse(t *testing.T) {
+	for name, other := range map[string]struct {
+		change func(*fakeUnit)
+		state  State
+	}{
+		"another disk": {func(u *fakeUnit) { *u = *otherUnit() }, StateQuarantined},
+		"no disk":      {func(u *fakeUnit) { u.inquiry.DeviceType = scsi.TypeEnclosure }, StateDown},
+		"no LUN":       {func(u *fakeUnit) { u.inquiry.PeripheralQualifier, u.inquiry.DeviceType = 3, 0x1f }, StateDown},
+		"no blocks":    {func(u *fakeUnit) { u.capacity.BlockSize = 0 }, StateDown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, 2, nil).up()
+			r.only(0)
+			unit := newFakeUnit(4096)
+			other.change(unit)
+			copy(unit.data, stamp(99, 10))
+			r.s[0].unit = unit
+			slow := false
+			r.s[0].delay = func() int64 { // the read takes longer than the whole check
+				if slow {
+					slow = false
+					return 50 * msec
+				}
+				return 100 * usec
+			}
+			slow = true
+			read := r.read(0, 1)
+			r.d.paths[0].startCheck("mode parameters changed")
+			r.l.run(20 * msec)
+			assert.Equal(t, other.state, r.state(0))
+			second := r.read(1, 1)
+			r.l.run(200 * msec)
+			for _, q := range []*result{read, second} {
+				require.True(t, q.done)
+				require.NoError(t, q.Err)
+				assert.Zero(t, q.Data[0], "never another unit's data")
+			}
+			assert.Equal(t, other.state, r.state(0))
+			r.s[0].unit = r.unit
+			require.NoError(t, r.d.SetPath("a", PathOp{Kind: OpUp}))
+			r.l.run(sec)
+			assert.Equal(t, StateUp, r.state(0))
+			r.requireIdle()
+		})
+	}
+}
