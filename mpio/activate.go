@@ -2,6 +2,7 @@ package mpio
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -36,6 +37,7 @@ type activation struct {
 	busy     bool
 	path     *path  // it was sent over
 	group    uint16 // it was sent for
+	granted  bool   // ... and was answered GOOD; nothing has carried I/O since
 	stranded int64  // loop time since when nothing carries I/O, 0: something does
 	next     int64  // loop time before which it is not tried again
 	pause    time.Duration
@@ -50,10 +52,30 @@ func (v *activation) init(d *Device) {
 	v.failed = make(map[uint16]bool)
 	v.timer.Fn = func() {
 		if v.busy {
-			v.path.sess.AbortTask(&v.cmd, func(session.TMFResult) {})
+			v.giveUp()
 			return
 		}
 		d.activate()
+	}
+}
+
+// giveUp ends the command under way, which is not answered.
+func (v *activation) giveUp() {
+	p := v.path
+	drop := func() {
+		p.sess.Drop(&session.Error{
+			Kind: session.KindTimeout, Portal: p.cfg.Portal,
+			Msg:  v.cmd.CDB.Name() + " was not answered, and could not be aborted",
+			Hint: "the target's controllers may hang: see its log",
+		})
+	}
+	gen := p.gen
+	if !p.sess.AbortTask(&v.cmd, func(r session.TMFResult) {
+		if v.busy && v.path == p && p.gen == gen && !r.Ended() {
+			drop()
+		}
+	}) {
+		drop()
 	}
 }
 
@@ -82,13 +104,19 @@ func (d *Device) activate() {
 		d.loop.SetTimer(&v.timer, at)
 		return
 	}
+	if v.granted {
+		v.missed(errors.New("the target agreed, and nothing changed"))
+	}
+	if p = d.hopeless(now); v.failed[p.access.group] {
+		clear(v.failed) // all of them were tried in vain: once more from the first
+	}
 	v.send(p)
 }
 
 // rescued notes that something carries I/O.
 func (v *activation) rescued() {
 	if v.stranded != 0 {
-		v.stranded = 0
+		v.stranded, v.granted = 0, false
 		clear(v.failed)
 		v.d.loop.StopTimer(&v.timer)
 	}
@@ -204,7 +232,7 @@ func (v *activation) answered() {
 	}
 	switch {
 	case scsi.Classify(v.cmd.Status, s) == scsi.RemedyNone:
-		v.tries = 0
+		v.tries, v.granted = 0, true
 	case d.noteSense(p, s, scsi.Classify(v.cmd.Status, s)):
 		v.tries = 0
 	case s.Key == scsi.KeyUnitAttention && v.tries < maxAttentions:
@@ -226,7 +254,7 @@ func (v *activation) answered() {
 
 // missed notes that the group could not be had: another one is next.
 func (v *activation) missed(err error) {
-	v.tries = 0
+	v.tries, v.granted = 0, false
 	v.failed[v.group] = true
 	v.d.emit(Event{
 		Kind: PortGroupsSet, Path: v.path.cfg.ID, State: v.path.state, Err: err,

@@ -120,12 +120,21 @@ func TestTheOtherGroupIsTried(t *testing.T) {
 }
 
 // TestSetTargetPortGroupsHangs: the command is given up, and the next attempt
-// goes elsewhere.
+// goes elsewhere, even where it cannot be aborted.
 func TestSetTargetPortGroupsHangs(t *testing.T) {
+	for name, aborts := range map[string]bool{"aborted": true, "not aborted": false} {
+		t.Run(name, func(t *testing.T) { testSetTargetPortGroupsHangs(t, aborts) })
+	}
+}
+
+func testSetTargetPortGroupsHangs(t *testing.T, aborts bool) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newALUAWire(t, asymmetric(scsi.TPGSExplicit, optimized, standby), func(c *mpio.Config) { c.NoPathTimeout = -1 })
+		w := newALUAWire(t, asymmetric(scsi.TPGSExplicit, optimized, standby), func(c *mpio.Config) { c.NoPathTimeout = 10 * time.Minute })
 		defer w.close()
 		w.tgt.Inject(iscsitest.And(iscsitest.OnPortal(0), iscsitest.Op(pdu.OpSCSICommand), iscsitest.SCSI(scsi.OpMaintenanceOut)), iscsitest.Drop())
+		if !aborts {
+			w.tgt.Inject(iscsitest.And(iscsitest.OnPortal(0), iscsitest.Op(pdu.OpTaskMgmt)), iscsitest.Drop())
+		}
 		w.access(1, standby, 0)
 		start := time.Now()
 		require.NoError(t, <-w.submit(block.OpRead, 1, make([]byte, 512)))

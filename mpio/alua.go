@@ -136,12 +136,48 @@ func (p *path) refused(s scsi.Sense) bool {
 	a.refusals++
 	a.refusedAt = now
 	p.setAccess(state, a.preferred)
-	pause := time.Duration(0)
-	if a.refusals > 1 { // it says one thing and does another
-		pause = min(accessDoubtFirst<<min(a.refusals-2, 10), accessDoubtLast)
-	}
-	p.query.soon(pause)
+	p.query.soon(a.doubt())
 	return true
+}
+
+// doubt is how long after a refusal the target is not believed that all is well:
+// with a second one it says one thing and does another.
+func (a *access) doubt() time.Duration {
+	if a.refusals <= 1 {
+		return 0
+	}
+	return min(accessDoubtFirst<<min(a.refusals-2, 10), accessDoubtLast)
+}
+
+// untold notes that the target does not tell the access state of p: it does not
+// know the question, or its list has no group for p. Where p is kept from carrying I/O
+// for what it was told once, it would be for ever; so that is tried again, after
+// pauses that grow with each refusal.
+func (p *path) untold() {
+	a, d := &p.access, p.dev
+	if !a.held() {
+		return
+	}
+	if left := a.refusedAt + int64(a.doubt()) - d.loop.Now(); left > 0 {
+		p.query.soon(time.Duration(left))
+		return
+	}
+	a.known = false
+	p.serve("the target does not tell the access state of its port: it is tried again")
+	d.regroup()
+	d.kick()
+}
+
+// serve has a path carry I/O that its access state kept from it.
+func (p *path) serve(why string) {
+	switch {
+	case p.partial: // the check can see now what it could not before
+		p.partial = false
+		p.refresh(why+": checking the unit behind it", nil)
+		p.startCheck("the access state changed")
+	case p.verified:
+		p.refresh(why, nil)
+	}
 }
 
 // told takes the target's list of groups as p heard it.
@@ -166,6 +202,8 @@ func (p *path) told(list *scsi.PortGroups, spread bool) {
 		a.group, a.grouped = g.Group, true
 		a.ready = g.CanBecome(scsi.AccessOptimized)
 		p.setAccess(g.State, g.Preferred)
+	} else {
+		p.untold()
 	}
 	if spread {
 		p.spread(list)
@@ -215,13 +253,8 @@ func (p *path) setAccess(state scsi.AccessState, preferred bool) {
 		if p.verified || p.partial {
 			p.refresh(a.describe(now), nil)
 		}
-	case served:
-	case p.partial: // the check can see now what it could not before
-		p.partial = false
-		p.refresh("its target port group carries I/O: checking the unit behind it", nil)
-		p.startCheck("the access state changed")
-	case p.verified:
-		p.refresh("its target port group is "+state.String(), nil)
+	case !served:
+		p.serve("its target port group is " + state.String())
 	}
 	d.regroup() // paths in the same state may rank differently now
 	d.kick()

@@ -101,7 +101,24 @@ func (q *portQuery) onTimer() {
 		q.ask()
 		return
 	}
-	q.p.sess.AbortTask(&q.cmd, func(session.TMFResult) {})
+	gen := q.p.gen
+	if !q.p.sess.AbortTask(&q.cmd, func(r session.TMFResult) {
+		if q.busy && q.p.gen == gen && !r.Ended() {
+			q.takeBack()
+		}
+	}) {
+		q.takeBack()
+	}
+}
+
+// takeBack gives up a question that is neither answered nor aborted. The session
+// deals with it, as with all that was taken back.
+func (q *portQuery) takeBack() {
+	if !q.p.sess.Detach(&q.cmd) {
+		return // the session is lost, or about to be
+	}
+	q.busy, q.due = false, 0
+	q.soon(accessAnxious)
 }
 
 // ask sends the question.
@@ -169,6 +186,7 @@ func (q *portQuery) answered() bool {
 		q.soon(0)
 	case s.Key == scsi.KeyIllegalRequest:
 		q.tries = 0 // it does not know the question: now and then is enough
+		p.untold()
 	}
 	return false
 }
@@ -185,10 +203,12 @@ func (q *portQuery) parse() bool {
 	q.tries = 0
 	if err != nil {
 		q.p.stat.lastError = err
-		if !q.plain {
-			q.plain = true // as with a check, the older form may do
-			q.soon(0)
+		if q.plain {
+			q.p.untold()
+			return false
 		}
+		q.plain = true // as with a check, the older form may do
+		q.soon(0)
 		return false
 	}
 	q.p.told(&list, !q.heard)
