@@ -51,23 +51,30 @@ func (d *Device) settleCache(o *io) error {
 	if o.kind != kindSync {
 		return nil
 	}
+	d.caps.synced = true
 	w.durable = max(w.durable, o.mark)
 	if w.durable == w.answered {
 		w.cut = false
 	}
 	// The flush after a write that wanted FUA: its own data is in question only if the
 	// loss came after that was written.
-	under, asked := o.req.losses != w.losses, o.req.req.Op == block.OpFlush
 	var err error
-	if under {
+	switch {
+	case o.req.losses != w.losses:
 		err = w.lossError()
-	} else if asked {
-		err = w.lost
+	case o.req.req.Op == block.OpFlush:
+		err, w.lost = w.lost, nil
 	}
-	if asked && (!under || o.req.answered >= w.lostAt) {
-		w.lost = nil // whoever learns of it relied on all that was lost
-	}
+	w.toldBy(o)
 	return err
+}
+
+// toldBy takes the failure of o for the one flush that has to fail, if it was asked for
+// after all that was lost had been answered.
+func (w *cacheWatch) toldBy(o *io) {
+	if o.kind == kindSync && o.req.req.Op == block.OpFlush && o.req.answered >= w.lostAt {
+		w.lost = nil
+	}
 }
 
 // stored notes that the target answered o, or a step of it.
@@ -109,7 +116,7 @@ func (d *Device) loseCache(p *path, why string) {
 	w.lostAt = w.answered
 	w.durable = w.answered // those are given up; what comes now counts anew
 	w.cut = false
-	d.emit(Event{Kind: CacheLost, Path: p.cfg.ID, State: p.state, Count: int(min(n, 1<<30)), Err: w.lost, Text: "answered writes may be lost: the next flush fails"})
+	d.emit(Event{Kind: CacheLost, Path: p.cfg.ID, State: p.state, Count: int(min(n, 1<<30)), Err: w.lost, Text: "answered writes may be lost: flushes under way fail, or else the next one"})
 }
 
 // resetSeen judges a UNIT ATTENTION 29/xx on p.

@@ -40,7 +40,7 @@ const (
 	AttentionSeen                           // the target reported a change of the unit (UNIT ATTENTION); told once, not for each path
 	CacheDoubted                            // it may be lost, and the target does not say so
 	ProtectionChanged                       // the unit was write protected, or is not any more
-	CacheLost                               // the unit's write cache may be lost with answered writes in it: the next flush fails
+	CacheLost                               // the unit's write cache may be lost with answered writes in it: flushes under way fail, or else the next one
 	DeviceClosed                            // the device was closed
 )
 

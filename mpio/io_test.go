@@ -160,22 +160,22 @@ func TestFUABit(t *testing.T) {
 }
 
 func TestNoFlushCommand(t *testing.T) {
-	r := newRig(t, 1, nil)
-	r.unit.refuse[scsi.OpSyncCache10] = true
-	r.up()
-	flush := func() {
-		q := r.submit(block.Request{Op: block.OpFlush})
-		r.l.run(msec)
-		require.True(t, q.done)
-		assert.NoError(t, q.Err)
+	for _, none := range []bool{false, true} {
+		r := newRig(t, 1, nil)
+		r.unit.refuse[scsi.OpSyncCache10] = true
+		r.unit.refuse[scsi.OpSyncCache16] = none
+		r.up()
+		for range 2 {
+			require.NoError(t, r.waitFor(r.flush()))
+		}
+		tries := 2 // the 16-byte form is tried
+		if none {
+			tries = 1 // then it is known that nothing is cached
+		}
+		assert.Equal(t, tries, r.unit.counts[scsi.OpSyncCache16])
+		assert.Equal(t, 1, r.unit.counts[scsi.OpSyncCache10])
+		r.requireIdle()
 	}
-	flush()
-	assert.Equal(t, 1, r.unit.counts[scsi.OpSyncCache16], "the 16-byte form is tried")
-	r.unit.refuse[scsi.OpSyncCache16] = true
-	flush()
-	flush()
-	assert.Equal(t, 2, r.unit.counts[scsi.OpSyncCache16], "then it is known that nothing is cached")
-	r.requireIdle()
 }
 
 func TestTrim(t *testing.T) {

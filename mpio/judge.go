@@ -83,16 +83,31 @@ func (d *Device) judge(o *io, p *path, now int64) {
 		d.conflicted(o, p)
 		return
 	}
-	if d.noteSense(p, sense, remedy) {
+	doubted := !p.verified // before this answer
+	refused := d.noteSense(p, sense, remedy)
+	switch {
+	case doubted:
+		d.disbelieve(o, p) // it may be another unit that cannot do it
+	case refused:
 		d.reroute(o, p, now, answer)
-		return
-	}
-	if sense.Key == scsi.KeyIllegalRequest && sense.Code == scsi.ASCLBAOutOfRange && !d.pastEnd(o) {
+	case sense.Key == scsi.KeyIllegalRequest && sense.Code == scsi.ASCLBAOutOfRange && !d.pastEnd(o):
 		d.elsewhere(o, p, answer) // this path may not know yet that the unit grew
-		return
+	case o.kind == kindSync && d.caps.synced && d.refusesForm(o, sense):
+		d.elsewhere(o, p, answer) // the unit can do it: it must not be given up for good
+	case d.refusesForm(o, sense) && d.fallBack(o):
+	default:
+		d.remedy(o, p, now, remedy, answer)
 	}
-	if d.refusesForm(o, sense) && d.fallBack(o) {
-		return
+}
+
+// remedy does about an answer what its status and sense data call for.
+func (d *Device) remedy(o *io, p *path, now int64, remedy scsi.Remedy, answer *scsi.CommandError) {
+	sense := answer.Sense
+	if sense.FailedToStore() && (o.kind == kindSync || o.fua) {
+		d.loseCache(p, fmt.Sprintf("%v failed (%v), and what it was to store may have been dropped", o.kind, sense))
+		if remedy == scsi.GiveUp {
+			d.cache.toldBy(o)
+		}
 	}
 	switch remedy {
 	case scsi.RetryHere:
@@ -127,10 +142,7 @@ func raisesDoubt(s scsi.Sense, r scsi.Remedy) bool {
 func (d *Device) judgeSuccess(o *io, p *path, now int64) {
 	switch {
 	case !p.verified:
-		// It came over a path that has to prove anew where it leads. What it
-		// delivered may be another unit's.
-		p.stat.retries++
-		d.retryNow(o)
+		d.disbelieve(o, p)
 	case !o.complete():
 		c := &o.cmd
 		moved := len(c.Data) - int(c.Residual)
@@ -143,6 +155,13 @@ func (d *Device) judgeSuccess(o *io, p *path, now int64) {
 		p.succeeded(o, now, now-o.sentAt)
 		d.succeed(o)
 	}
+}
+
+// disbelieve sends o again that was answered over a path which has to prove anew where it
+// leads. What it delivered may be another unit's, and so may the error.
+func (d *Device) disbelieve(o *io, p *path) {
+	p.stat.retries++
+	d.retryNow(o)
 }
 
 // refusesForm reports whether the target rejected the command as such, so that

@@ -13,6 +13,7 @@ import (
 type features struct {
 	fua        bool // READ and WRITE take the FUA bit (MODE SENSE DPOFUA)
 	noSync     bool // no SYNCHRONIZE CACHE: nothing is cached
+	synced     bool // SYNCHRONIZE CACHE has worked: noSync is not believed any more
 	sync16     bool // the unit wants SYNCHRONIZE CACHE(16)
 	unmap      bool // UNMAP works (VPD B2 LBPU and limits in B0)
 	same       bool // WRITE SAME(16) works (VPD B0, B2) and the target is not known to lie

@@ -198,6 +198,21 @@ func (s Sense) LostEarlierWrite() bool {
 		s.Key != KeyUnitAttention
 }
 
+// FailedToStore reports, of a command that makes data durable (SYNCHRONIZE CACHE, or
+// WRITE with FUA), that it was carried out and failed. To send it again proves nothing if
+// it succeeds then: what could not be stored may have been dropped. Linux does that, of
+// files and of its targets' disks, and LIO reports it as 08/00. A command that was turned
+// away (unit attention, not ready 04/xx, illegal request, busy) is none of these.
+func (s Sense) FailedToStore() bool {
+	switch s.Key {
+	case KeyMediumError, KeyHardwareError:
+		return true
+	case KeyNotReady, KeyAbortedCommand:
+		return s.Code>>8 == ASCCommunicationFailure>>8
+	}
+	return false
+}
+
 // IdentityMayHaveChanged reports whether the unit behind the LUN may be another
 // one than before (29/xx reset, 3F/03 INQUIRY data changed, 3F/0E reported LUNs
 // changed): check it with SameUnit before anything is read or written.
