@@ -46,6 +46,10 @@ type access struct {
 // held reports that the target keeps the path from carrying I/O.
 func (a *access) held() bool { return a.tpgs != 0 && a.known && !a.state.Usable() }
 
+// mute reports that the target takes no commands about reservations over the path,
+// either: in standby it does (SPC-4 §5.16.2.4).
+func (a *access) mute() bool { return a.held() && a.state != scsi.AccessStandby }
+
 // inTransition reports a transition that may still be under way. Past its
 // deadline it counts as a state like "unavailable".
 func (a *access) inTransition(now int64) bool {
@@ -257,6 +261,7 @@ func (p *path) setAccess(state scsi.AccessState, preferred bool) {
 		p.serve("its target port group is " + state.String())
 	}
 	d.regroup() // paths in the same state may rank differently now
+	d.pokeReserve()
 	d.kick()
 }
 

@@ -137,7 +137,7 @@ func (r *reserveState) owns(key uint64) bool {
 
 // reservable reports whether p can carry commands about reservations.
 func (p *path) reservable() bool {
-	return p.logged && (p.verified || p.rsv.pending != "") && !p.quarantined && !p.closed && p.detour.via == ""
+	return p.logged && (p.verified || p.rsv.pending != "") && !p.quarantined && !p.closed && p.detour.via == "" && !p.access.mute()
 }
 
 // startReserve checks what all operations have in common; op is nil with an error.

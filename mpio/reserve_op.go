@@ -154,12 +154,22 @@ func (op *reserveOp) lookAgain(tries int, then func(reserveView)) {
 	})
 }
 
+// maxReserveReads bounds how often keys and reservation are read anew since they changed
+// in between.
+const maxReserveReads = 4
+
 // readReservations reads keys and reservation over p; lost says that p was lost.
 func (d *Device) readReservations(p *path, then func(v reserveView, lost bool, err error)) {
+	d.readReservationsAgain(p, 1, then)
+}
+
+// readReservationsAgain does so once more: it takes two commands, and what they bring belongs
+// together only if the generation is the same.
+func (d *Device) readReservationsAgain(p *path, reads int, then func(v reserveView, lost bool, err error)) {
 	p.reserveIn(scsi.SAReadKeys, func(r reserveReply) {
-		v := reserveView{}
+		v, generation := reserveView{}, uint32(0)
 		if r.err == nil {
-			_, v.keys, r.err = scsi.ParseReserveKeys(r.data)
+			generation, v.keys, r.err = scsi.ParseReserveKeys(r.data)
 		}
 		if r.err != nil {
 			then(v, !p.logged || p.gen != r.gen, r.err)
@@ -168,6 +178,10 @@ func (d *Device) readReservations(p *path, then func(v reserveView, lost bool, e
 		p.reserveIn(scsi.SAReadReservation, func(r reserveReply) {
 			if r.err == nil {
 				v.res, r.err = scsi.ParseReservation(r.data)
+			}
+			if r.err == nil && v.res.Generation != generation && reads < maxReserveReads {
+				d.readReservationsAgain(p, reads+1, then)
+				return
 			}
 			then(v, !p.logged || p.gen != r.gen, r.err)
 		})
@@ -371,6 +385,11 @@ func (op *reserveOp) registrationDone(replies []reserveReply, n int) {
 	for _, r := range replies {
 		if r.err != nil {
 			r.p.doubt("not registered yet: " + r.err.Error())
+		}
+	}
+	for _, p := range d.paths { // those that took no such command at all
+		if p.verified && p.rsv.key != d.keyOf(p) {
+			p.doubt("not registered yet")
 		}
 	}
 }

@@ -21,6 +21,9 @@ func (d *Device) enroll(p *path, why string) bool {
 	case r.op != nil && r.op.ownKeys:
 		p.rsv.pending = why // what its keys have to be will be known then
 		d.pokeReserve()
+	case p.access.mute() && (r.on && r.lost == nil || !r.on && p.rsv.key != 0):
+		p.partial = true // the check is repeated once its port group carries I/O
+		p.refresh("", nil)
 	case r.on && r.lost == nil:
 		if wait := p.rsv.notBefore - d.loop.Now(); wait > 0 && !(p.chain <= p.rsv.settledGen && p.gen > p.rsv.settledGen) {
 			p.refresh("waiting with the registration: a command of its old session may still be under way, and nothing proves that it is not", nil)

@@ -54,7 +54,13 @@ func (op *reserveOp) release() {
 
 // releaseOver tries one path after the other.
 func (op *reserveOp) releaseOver(v reserveView, paths []*path) {
-	if len(paths) == 0 {
+	switch {
+	case len(paths) > 0:
+	case v.res.Type.AllHold():
+		// There is no key to take over: PREEMPT with none would remove those of everybody.
+		op.finish(fmt.Errorf("%w: the unit stays reserved (%v) for all who are registered: another host may have reserved it anew", ErrReserveInvalid, v.res.Type))
+		return
+	default:
 		op.takeOver(v)
 		return
 	}
