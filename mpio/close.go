@@ -13,8 +13,8 @@ import (
 const closeFlushTimeout = 30 * time.Second
 
 // Close ends the device: new requests are refused with block.ErrClosed, those
-// in flight and waiting are completed, the unit's cache is flushed, every
-// session logs out, and then done is called on the loop, with the error of the
+// in flight and waiting are completed, the unit's cache is flushed (if no path is
+// left, only where something was written since the last flush), every session logs out, and then done is called on the loop, with the error of the
 // flush if there was one. With force requests are not waited for: they fail
 // with block.ErrClosed, and nothing is flushed. Calling it again with force
 // hurries a close under way; every done is called.
@@ -49,7 +49,7 @@ func (d *Device) closeStep() {
 	if d.open > 0 && !d.forced {
 		return
 	}
-	if !d.closeSync && !d.closeSent && d.ready && !d.caps.noSync && (!d.geo.readOnly || d.dirty() > 0) {
+	if !d.closeSync && !d.closeSent && d.needsLastFlush() {
 		d.closeSync = true
 		d.loop.SetTimer(&d.closeTimer, d.loop.Now()+int64(closeFlushTimeout))
 		d.lastFlush()
@@ -67,6 +67,16 @@ func (d *Device) closeStep() {
 		return
 	}
 	d.closed()
+}
+
+// needsLastFlush reports whether the unit's cache is to be flushed. Where no path
+// is left it is not, if nothing was written that a flush would be about: nobody
+// then has to wait for a path.
+func (d *Device) needsLastFlush() bool {
+	if !d.ready || d.caps.noSync || d.geo.readOnly && d.dirty() == 0 {
+		return false
+	}
+	return d.usable > 0 || d.dirty() > 0 || d.cache.lost != nil || len(d.ghosts) > 0
 }
 
 // lastFlush flushes past the refusal of new requests.

@@ -91,6 +91,8 @@ func TestCloseWithoutPaths(t *testing.T) {
 
 func TestCloseWithNoPathLeft(t *testing.T) {
 	r := newRig(t, 1, nil).up()
+	r.write(9, 1, 1)
+	r.l.run(sec)
 	w := r.write(0, 1, 1)
 	r.s[0].cut(1000 * sec)
 	var c closing
@@ -101,6 +103,44 @@ func TestCloseWithNoPathLeft(t *testing.T) {
 	assert.Equal(t, 1, c.n)
 	assert.True(t, w.done)
 	assert.ErrorIs(t, c.err, block.ErrIO, "the flush was not possible")
+}
+
+// TestCloseWithNoPathAndNothingToFlush: what was never written needs no flush, so
+// that a device without a path does not hold up whoever wants it gone.
+func TestCloseWithNoPathAndNothingToFlush(t *testing.T) {
+	for name, before := range map[string]func(*rig){
+		"nothing was written": func(r *rig) { r.read(0, 1) },
+		"all of it was flushed": func(r *rig) {
+			r.write(0, 1, 1)
+			r.l.run(sec)
+			r.flush()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, 1, nil).up()
+			before(r)
+			r.l.run(sec)
+			r.s[0].cut(1000 * sec)
+			r.l.run(sec)
+			var c closing
+			r.d.Close(false, c.done)
+			r.l.run(sec)
+			require.Equal(t, 1, c.n, "there is nothing to wait for")
+			assert.NoError(t, c.err)
+			r.requireIdle()
+		})
+	}
+	r := newRig(t, 1, nil).up()
+	r.write(0, 1, 1)
+	r.l.run(sec)
+	r.s[0].cut(1000 * sec)
+	r.l.run(sec)
+	var c closing
+	r.d.Close(false, c.done)
+	r.l.run(29 * sec)
+	assert.Zero(t, c.n, "an answered write may be in the unit's cache only")
+	r.l.run(2 * sec)
+	assert.ErrorIs(t, c.err, block.ErrIO)
 }
 
 func TestSnapshotIsJSON(t *testing.T) {
