@@ -124,19 +124,3 @@ func runningDevices(ctx context.Context, dir string) ([]deviceStatus, error) {
 	}
 	return devices, nil
 }
-
-// waitGone waits until no process runs the device called name.
-func waitGone(ctx context.Context, dir, name string) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if _, running := holderOf(dir, name); !running {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}

@@ -2,10 +2,13 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/iscsimp/iscsimp/scsi"
@@ -18,6 +21,13 @@ type claim struct {
 	Target  string  `json:"target"`
 	LUN     lunJSON `json:"lun"`
 	Started string  `json:"started"` // RFC 3339
+	// RuntimeDir is where its control socket is.
+	RuntimeDir string `json:"runtime_dir,omitempty"`
+
+	// Ended is written last, so that whoever waits for the end can tell an orderly
+	// one from that of a process that was killed. Failed says what did not go well.
+	Ended  bool   `json:"ended,omitempty"`
+	Failed string `json:"failed,omitempty"`
 }
 
 // deviceLock keeps a second process from running the same name, or the same
@@ -25,35 +35,85 @@ type claim struct {
 // each other out for ever (RFC 7143 §6.3.5).
 type deviceLock struct {
 	files []*os.File
+	claim claim // what stands in them
 }
 
 // lockDevice takes both locks of a device, or says who has them. The locks end
 // with the process; a dead process leaves none behind.
 func lockDevice(dir, name, target string, lun scsi.LUN) (*deviceLock, error) {
-	c := claim{PID: os.Getpid(), Name: name, Target: target, LUN: lunJSON(lun), Started: formatTime(time.Now())}
-	l := &deviceLock{}
-	for _, file := range []string{name + lockSuffix, ".device-" + shortHash(target, lun.String()) + lockSuffix} {
-		f, holder, err := lockPatiently(filepath.Join(dir, file), c)
-		if err != nil {
+	c := claim{PID: os.Getpid(), Name: name, Target: target, LUN: lunJSON(lun), Started: formatTime(time.Now()), RuntimeDir: dir}
+	l := &deviceLock{claim: c}
+	for _, file := range []string{name + lockSuffix, deviceLockFile(target, lun)} {
+		if err := l.take(filepath.Join(dir, file)); err != nil {
 			l.release()
-			return nil, fmt.Errorf("cannot lock the device: %w", err)
+			var busy *exitErr
+			if errors.As(err, &busy) {
+				return nil, err
+			}
+			return nil, fmt.Errorf("cannot lock the device: %w; make room in the runtime folder, or choose another with --%s", err, flagRuntimeDir)
 		}
-		if f == nil {
-			l.release()
-			return nil, alreadyRunning(name, target, lun, holder)
-		}
-		l.files = append(l.files, f)
 	}
 	return l, nil
 }
 
-func alreadyRunning(name, target string, lun scsi.LUN, holder claim) error {
-	if holder.Target == target && scsi.LUN(holder.LUN) == lun {
-		return failf(exitExists, "already logged in to %s LUN %v: process %d runs it as %q; `iscsimp logout %s` ends it",
-			target, lun, holder.PID, holder.Name, holder.Name)
+// deviceLockFile is the name of the file that stands for target and LUN.
+func deviceLockFile(target string, lun scsi.LUN) string {
+	return ".device-" + shortHash(target, lun.String()) + lockSuffix
+}
+
+// take adds one file to the lock, or says who has it.
+func (l *deviceLock) take(path string) error {
+	f, holder, err := lockPatiently(path, l.claim)
+	if err != nil {
+		return err
 	}
-	return failf(exitExists, "the name %q is taken by process %d for %s LUN %v; choose another with --name",
-		name, holder.PID, holder.Target, holder.LUN)
+	if f == nil {
+		return alreadyRunning(l.claim, holder)
+	}
+	l.files = append(l.files, f)
+	return nil
+}
+
+// lockState takes the device in the state folder, too: a process with another
+// runtime folder would throw this one out as well, and the two would write over
+// each other's notes of what a crash leaves behind. Where the folder cannot be
+// used at all, a device that notes nothing there does without.
+func (l *deviceLock) lockState(stateDir string, readOnly bool, logger *slog.Logger) error {
+	if stateDir == "" {
+		return nil
+	}
+	path := filepath.Join(stateDir, deviceLockFile(l.claim.Target, scsi.LUN(l.claim.LUN)))
+	if slices.ContainsFunc(l.files, func(f *os.File) bool { return stillAt(f, path) }) {
+		return nil // it is the runtime folder
+	}
+	err := os.MkdirAll(stateDir, 0o755)
+	if err == nil {
+		err = l.take(path)
+	}
+	var busy *exitErr
+	var system *os.SyscallError
+	switch {
+	case err == nil || errors.As(err, &busy):
+		return err
+	case readOnly || errors.As(err, &system) && system.Syscall == "flock": // not every file system has locks
+		logger.Warn("cannot lock the device in the state folder: see that no process with another runtime folder runs it", "err", err)
+		return nil
+	}
+	return fmt.Errorf("the state folder: %w; make it writable and see that it has room, or choose another with --%s", err, flagStateDir)
+}
+
+// alreadyRunning says that holder has what mine would take.
+func alreadyRunning(mine, holder claim) error {
+	if holder.Target != mine.Target || holder.LUN != mine.LUN {
+		return failf(exitExists, "the name %q is taken by process %d for %s LUN %v; choose another with --name",
+			mine.Name, holder.PID, holder.Target, holder.LUN)
+	}
+	where := ""
+	if holder.RuntimeDir != "" && holder.RuntimeDir != mine.RuntimeDir {
+		where = fmt.Sprintf(" --%s %s", flagRuntimeDir, holder.RuntimeDir)
+	}
+	return failf(exitExists, "already logged in to %s LUN %v: process %d runs it as %q; `iscsimp logout %s%s` ends it",
+		mine.Target, mine.LUN, holder.PID, holder.Name, holder.Name, where)
 }
 
 // lockPatience is for commands that hold a lock for a moment, to see whether
@@ -92,19 +152,25 @@ func lockFile(path string, c claim) (f *os.File, holder claim, err error) {
 			f.Close()
 			continue
 		}
-		b, err := json.Marshal(c)
-		if err == nil {
-			err = f.Truncate(0)
-		}
-		if err == nil {
-			_, err = f.WriteAt(append(b, '\n'), 0)
-		}
-		if err != nil {
+		if err := writeClaim(f, c); err != nil {
 			f.Close()
 			return nil, holder, err
 		}
 		return f, c, nil
 	}
+}
+
+// writeClaim replaces what stands in a lock file.
+func writeClaim(f *os.File, c claim) error {
+	b, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err = f.WriteAt(append(b, '\n'), 0)
+	return err
 }
 
 // stillAt reports whether path names the open file f.
@@ -125,6 +191,19 @@ func readClaim(f *os.File) (c claim) {
 	return c
 }
 
+// end is release at the end of the process's work, and tells those who wait for it how
+// that went.
+func (l *deviceLock) end(failure error) {
+	l.claim.Ended = true
+	if failure != nil {
+		l.claim.Failed = failure.Error()
+	}
+	for _, f := range l.files {
+		_ = writeClaim(f, l.claim) // on a full disk they learn of an end only
+	}
+	l.release()
+}
+
 // release removes the files and gives the locks back.
 func (l *deviceLock) release() {
 	for _, f := range l.files {
@@ -136,16 +215,9 @@ func (l *deviceLock) release() {
 
 // holderOf tells who runs the device called name, if anybody does.
 func holderOf(dir, name string) (c claim, running bool) {
-	f, err := os.OpenFile(filepath.Join(dir, name+lockSuffix), os.O_RDWR, 0)
-	if err != nil {
-		return c, false
-	}
-	defer f.Close()
-	taken, err := tryLock(f)
-	if err != nil {
-		return c, false
-	}
-	return readClaim(f), !taken
+	w := watchEnd(dir, name)
+	defer w.close()
+	return w.holder()
 }
 
 // removeStale removes the sockets a dead process left under name. A running

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -68,7 +69,10 @@ func runLogin(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer lock.release()
+	defer func() { lock.end(err) }()
+	if err := lock.lockState(options.cfg.StateDir, options.cfg.ReadOnly, logger); err != nil {
+		return err
+	}
 	trace, err := openTrace(c)
 	if err != nil {
 		return err
@@ -212,9 +216,13 @@ func (r *runner) shutdown(dev *initiator.Device, server *nbd.Server) error {
 	r.mu.Lock()
 	r.closing = true
 	r.mu.Unlock()
-	ctx, cancel := context.WithTimeoutCause(r.ends.hard, r.options.drain,
+	deadline := time.Now().Add(r.options.drain)
+	ctx, cancel := context.WithDeadlineCause(r.ends.hard, deadline,
 		fmt.Errorf("I/O was still under way after %v: it may be lost", r.options.drain))
 	defer cancel()
+	flushed, cancelFlush := context.WithDeadlineCause(r.ends.hard, deadline,
+		fmt.Errorf("the last flush was not done after %v: what was written since the one before may be lost", r.options.drain))
+	defer cancelFlush()
 	r.log.Info("draining, flushing and logging out", "device", r.options.name)
 	var errs []error
 	if server != nil {
@@ -222,7 +230,7 @@ func (r *runner) shutdown(dev *initiator.Device, server *nbd.Server) error {
 			errs = append(errs, fmt.Errorf("clients were cut off: %w", context.Cause(ctx)))
 		}
 	}
-	if err := dev.Close(ctx); err != nil {
+	if err := dev.Close(flushed); err != nil {
 		errs = append(errs, fmt.Errorf("closing the device: %w", err))
 	}
 	r.setDevice(nil)

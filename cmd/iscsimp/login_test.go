@@ -237,6 +237,13 @@ func TestASecondLoginIsRefused(t *testing.T) {
 		assert.Equal(t, exitExists, r.code, "%v: %s", args, r.stderr)
 		assert.Contains(t, r.stderr, "process")
 	}
+	elsewhere := shortdir.New(t)
+	r := runCLI(t, loginArgs(tgt, elsewhere, "--state-dir", p.dir)...)
+	assert.Equal(t, exitExists, r.code, "another runtime folder: %s", r.stderr)
+	assert.Contains(t, r.stderr, "`iscsimp logout disk-0 --runtime-dir "+p.dir+"` ends it")
+	left, err := os.ReadDir(elsewhere)
+	require.NoError(t, err)
+	assert.Empty(t, left)
 	assert.Len(t, tgt.Sessions(), before, "the first must not notice")
 	p.signal(syscall.SIGTERM)
 	assert.Zero(t, p.wait())

@@ -21,10 +21,12 @@ func logoutCommand() *cli.Command {
 		Name:      "logout",
 		Usage:     "end a device: drain, flush, log out",
 		ArgsUsage: "NAME...|--all",
+		Description: "Returns when the processes have ended. 0 means that what was written is safe and every\n" +
+			"session is logged out; otherwise it says what did not go well. With --force that is a warning.",
 		Flags: flags([]cli.Flag{
 			&cli.BoolFlag{Name: flagAll, DisableDefaultText: true, Usage: "end every device that runs here"},
 			&cli.BoolFlag{Name: flagForce, DisableDefaultText: true, Usage: "do not wait for I/O: what is under way fails"},
-			&cli.StringFlag{Name: flagTimeout, Value: "30", Usage: "wait at most `TIME` for the processes to end"},
+			&cli.StringFlag{Name: flagTimeout, Value: "60", Usage: "wait at most `TIME` for the processes to end"},
 		}),
 		OnUsageError: onUsageError,
 		Action:       runLogout,
@@ -42,9 +44,11 @@ type logoutReport struct {
 type logoutResult struct {
 	Name  string `json:"name"`
 	PID   int    `json:"pid"`
-	Gone  bool   `json:"gone"`
-	Error string `json:"error,omitempty"`
-	err   error
+	Gone  bool   `json:"gone"`            // no process runs it any more, however that ended
+	Error string `json:"error,omitempty"` // it still runs, or did not end in order
+	// Warning is what --force has cost.
+	Warning string `json:"warning,omitempty"`
+	err     error
 }
 
 func runLogout(c *cli.Context) error {
@@ -101,24 +105,44 @@ func logoutNames(c *cli.Context, dir string) ([]string, error) {
 
 func logoutOne(ctx context.Context, dir, name string, force bool) logoutResult {
 	r := logoutResult{Name: name}
+	watch := watchEnd(dir, name)
+	defer watch.close()
 	var a controlAnswer
 	r.err = controlCall(ctx, dir, name, http.MethodPost, "/v1/logout", logoutRequest{Force: force}, &a)
 	r.PID = a.PID
-	if errors.Is(r.err, errGone) {
+	var end claim
+	switch {
+	case errors.Is(r.err, errGone):
 		r.err = noSuchDevice(name)
-		if holder, running := holderOf(dir, name); running { // it is just starting or just ending
-			r.PID, r.err = holder.PID, waitGone(ctx, dir, name)
+		if holder, running := watch.holder(); running { // it is just starting or just ending
+			r.PID = holder.PID
+			end, r.err = watch.wait(ctx)
 		} else {
 			removeStale(dir, name)
 		}
-	} else if r.err == nil {
-		r.err = waitGone(ctx, dir, name)
+	case r.err == nil:
+		end, r.err = watch.wait(ctx)
 	}
-	r.Gone = r.err == nil
+	if r.err == nil {
+		r.Gone = true
+		r.judge(end, force)
+	}
 	if r.err != nil {
 		r.Error = r.err.Error()
 	}
 	return r
+}
+
+// judge looks at how the process ended, which it noted last.
+func (r *logoutResult) judge(end claim, force bool) {
+	switch {
+	case !end.Ended:
+		r.err = failf(exitError, "process %d is gone, but did not log out: it was killed, or crashed; see its log", r.PID)
+	case end.Failed != "" && force:
+		r.Warning = end.Failed
+	case end.Failed != "":
+		r.err = failf(exitError, "it has ended, but not in order: %s", end.Failed)
+	}
 }
 
 func reportLogout(c *cli.Context, results []logoutResult) error {
@@ -130,6 +154,9 @@ func reportLogout(c *cli.Context, results []logoutResult) error {
 	}
 	var errs []error
 	for _, r := range results {
+		if r.Warning != "" {
+			fmt.Fprintf(c.App.ErrWriter, "iscsimp: %s: %s\n", r.Name, r.Warning)
+		}
 		if r.err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", r.Name, r.err))
 		} else if !c.Bool(flagJSON) {
