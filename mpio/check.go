@@ -19,6 +19,9 @@ var (
 	ErrNotDisk    = errors.New("the unit is not a disk")
 	ErrOtherUnit  = errors.New("the path leads to another unit")
 	ErrBlockSize  = errors.New("the unit's block size cannot be used")
+	// ErrLessIdentity: nothing contradicts, but the path does not show that its unit is the
+	// device's, as it has to where that can be shown. It is checked again soon.
+	ErrLessIdentity = errors.New("the unit shows less of its identity here")
 )
 
 // Bounds of a check.
@@ -443,6 +446,8 @@ func (p *path) explain(err error) string {
 		hint = "; disks begin at LUN 1 there: list them with \"iscsimp luns\""
 	case errors.Is(err, ErrNotDisk):
 		hint = "; choose a disk: list the units with \"iscsimp luns\""
+	case errors.Is(err, ErrLessIdentity):
+		hint = "; its controller may still be starting, or the portal may lead to another unit"
 	}
 	return err.Error() + hint
 }

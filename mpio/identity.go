@@ -38,12 +38,35 @@ func (d *Device) identified(p *path, ins *inspection) {
 		}
 		return
 	}
+	if ins.identity.Strength() < d.identity.Strength() {
+		p.check.fail(fmt.Errorf("%w than is known: it does not name %s", ErrLessIdentity, d.identity.Name()))
+		return
+	}
+	d.learnIdentity(p, ins.identity)
 	d.learnSize(p, ins)
 	if n := transferBlocks(&d.cfg, &ins.limits, d.geo.blockSize); n < d.geo.maxBlocks {
 		d.geo.maxBlocks = n
 		d.publish()
 	}
 	p.admit("identified as the same unit")
+}
+
+// learnIdentity takes over what p tells of the unit that was not known before, so that
+// a path that contradicts that is found out. Paths that were let in while less was known
+// have to show it, too: a unit names itself in the same way on every path (SPC-4 §7.8.6).
+func (d *Device) learnIdentity(p *path, id scsi.Identity) {
+	if id.Strength() <= d.identity.Strength() {
+		return
+	}
+	d.identity.Designators = id.Designators
+	if d.identity.Serial == "" {
+		d.identity.Serial = id.Serial
+	}
+	for _, q := range d.paths {
+		if q != p && q.logged && q.verified {
+			q.lookAgain("more is known of the unit's identity, by path " + p.cfg.ID)
+		}
+	}
 }
 
 // half takes a check that the access state of the path cut short: nothing may
