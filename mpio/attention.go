@@ -67,15 +67,18 @@ func (d *Device) attend(p *path, code scsi.ASC) {
 	case code == scsi.ASCCapacityChanged && p.introduced:
 		p.resized = true
 		d.compareSizes(p)
-	case code == scsi.ASCModeParametersChanged && p.verified && !p.check.running:
-		p.startCheck("mode parameters changed")
+	case (code == scsi.ASCModeParametersChanged || code == scsi.ASCParametersChanged) && p.verified && !p.check.running:
+		p.startCheck("parameters changed")
 	}
 	d.tellAttention(p, code)
 }
 
 // attentionWords say what is done about a change.
 var attentionWords = map[scsi.ASC]string{
+	scsi.ASCParametersChanged:     "they are read again",
 	scsi.ASCModeParametersChanged: "they are read again",
+	scsi.ASCThinSoftThreshold:     "give the target more space before it refuses writes",
+	scsi.ASCMediumMayHaveChanged:  "the unit behind the path is looked at again before it carries I/O",
 	scsi.ASCALUAStateChanged:      "the access states of its port groups are asked for",
 	scsi.ASCALUATransitionFailed:  "the access states of its port groups are asked for",
 	scsi.ASCCapacityChanged:       "its size is read again through every path",

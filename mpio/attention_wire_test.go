@@ -67,6 +67,7 @@ func TestEachChangeIsToldOnce(t *testing.T) {
 	for _, asc := range []scsi.ASC{
 		scsi.ASCModeParametersChanged, scsi.ASCReportedLUNsChanged, scsi.ASCInquiryDataChanged,
 		scsi.ASCNexusLoss, scsi.ASCDeviceReset, scsi.ASCCapacityChanged, scsi.ASCPowerOn,
+		scsi.ASCParametersChanged, scsi.ASCMediumMayHaveChanged, scsi.ASCThinSoftThreshold,
 	} {
 		t.Run(asc.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -88,4 +89,32 @@ func TestEachChangeIsToldOnce(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestManyAttentionsAtOnce: one change brings several unit attentions over each session, one with
+// each command. All of them are heard, and no request fails.
+func TestManyAttentionsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		seen := events{}
+		target := asymmetric(0, optimized, optimized, nonOptimized)
+		w := newALUAWire(t, target, func(c *mpio.Config) { c.OnEvent = seen.note })
+		defer w.close()
+		stop := w.load(4)
+		for n := range 5 {
+			size := int64(64+32*n) << 20
+			for _, asc := range []scsi.ASC{
+				scsi.ASCNexusLoss, scsi.ASCReportedLUNsChanged, scsi.ASCModeParametersChanged, scsi.ASCALUAStateChanged,
+				scsi.ASCInquiryDataChanged, scsi.ASCThinSoftThreshold, scsi.ASCMediumMayHaveChanged, scsi.ASCCommandsCleared,
+			} {
+				require.NoError(t, w.tgt.UnitAttention(0, asc))
+			}
+			require.NoError(t, w.tgt.SetSize(0, size))
+			w.access(1, []scsi.AccessState{nonOptimized, optimized}[n%2], 0)
+			w.until(func(s mpio.Snapshot) bool {
+				return s.PathsUp == 3 && w.d.Geometry().Size == uint64(size) && w.carriers() == []string{"b", "ab"}[n%2]
+			})
+		}
+		stop()
+		w.on(func() { assert.Zero(t, seen[mpio.PathDown]+seen[mpio.PathQuarantined]+seen[mpio.RequestFailed]) })
+	})
 }

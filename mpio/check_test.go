@@ -228,7 +228,7 @@ func TestSwapDuringAnOutage(t *testing.T) {
 // The target says that its LUNs changed: what is in flight on the path is not
 // trusted, and new commands avoid it until the unit was looked at.
 func TestDoubt(t *testing.T) {
-	for _, code := range []scsi.ASC{scsi.ASCReportedLUNsChanged, scsi.ASCInquiryDataChanged, scsi.ASCPowerOnOrReset, scsi.ASCNexusLoss, scsi.ASCCapacityChanged} {
+	for _, code := range []scsi.ASC{scsi.ASCReportedLUNsChanged, scsi.ASCInquiryDataChanged, scsi.ASCPowerOnOrReset, scsi.ASCNexusLoss, scsi.ASCCapacityChanged, scsi.ASCMediumMayHaveChanged} {
 		t.Run(code.String(), func(t *testing.T) {
 			r := newRig(t, 2, nil).up()
 			r.only(0)

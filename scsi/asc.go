@@ -41,6 +41,7 @@ const (
 	ASCHardwareWriteProtect     ASC = 0x2701
 	ASCSoftwareWriteProtect     ASC = 0x2702
 	ASCSpaceAllocationFailed    ASC = 0x2707
+	ASCMediumMayHaveChanged     ASC = 0x2800 // not ready to ready change
 	ASCPowerOnOrReset           ASC = 0x2900
 	ASCPowerOn                  ASC = 0x2901
 	ASCBusReset                 ASC = 0x2902

@@ -214,11 +214,12 @@ func (s Sense) FailedToStore() bool {
 }
 
 // IdentityMayHaveChanged reports whether the unit behind the LUN may be another
-// one than before (29/xx reset, 3F/03 INQUIRY data changed, 3F/0E reported LUNs
-// changed): check it with SameUnit before anything is read or written.
+// one than before (28/00 medium may have changed, 29/xx reset, 3F/03 INQUIRY data
+// changed, 3F/0E reported LUNs changed): check it with SameUnit before anything is
+// read or written.
 func (s Sense) IdentityMayHaveChanged() bool {
-	return s.Key == KeyUnitAttention &&
-		(s.Code>>8 == 0x29 || s.Code == ASCInquiryDataChanged || s.Code == ASCReportedLUNsChanged)
+	return s.Key == KeyUnitAttention && (s.Code>>8 == 0x29 || s.Code == ASCMediumMayHaveChanged ||
+		s.Code == ASCInquiryDataChanged || s.Code == ASCReportedLUNsChanged)
 }
 
 // CapacityMayHaveChanged reports 2A/09: read the capacity again.

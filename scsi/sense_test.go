@@ -167,6 +167,7 @@ func TestWhatAUnitAttentionCallsInQuestion(t *testing.T) {
 		identity, capacity, groups bool
 	}{
 		{ASCPowerOnOrReset, true, false, false},
+		{ASCMediumMayHaveChanged, true, false, false},
 		{ASCNexusLoss, true, false, false},
 		{ASCInquiryDataChanged, true, false, false},
 		{ASCReportedLUNsChanged, true, false, false},
