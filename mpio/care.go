@@ -34,6 +34,7 @@ func (d *Device) onCareTimer() {
 			p.poll(now)
 		}
 		d.judgeHealth(now)
+		d.tellFlaps(now)
 	}
 	next := d.nextCare
 	for _, p := range d.paths {

@@ -59,6 +59,8 @@ type Device struct {
 	watch                    fenceWatch // nil but in tests
 	failing                  bool       // no path for longer than NoPathTimeout
 	noPathSince              int64      // 0 = there is one
+	backSince                int64      // loop time since when there is one again
+	flaps                    flapLog
 	noPathTold               bool
 	moveTokens               float64 // reads that may still be taken from silent paths
 	tickOn                   bool

@@ -1,7 +1,6 @@
 package mpio
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 )
@@ -78,6 +77,8 @@ type Event struct {
 	Count int       // of commands or writes, where it is about several
 	Text  string    // in words, with the reason
 	Err   error     // the cause, if it is an error
+
+	unproven bool // only time settled it
 }
 
 // level is how loud an event is in the log.
@@ -97,19 +98,7 @@ func (k EventKind) level() slog.Level {
 // emit logs e and tells the owner. Never on the hot path.
 func (d *Device) emit(e Event) {
 	e.At = d.loop.Now()
-	if l := e.Kind.level(); d.cfg.Logger.Enabled(context.Background(), l) {
-		args := []any{"event", e.Kind.String()}
-		if e.Path != "" {
-			args = append(args, "path", e.Path)
-		}
-		if e.Count > 0 {
-			args = append(args, "count", e.Count)
-		}
-		if e.Err != nil && e.Err.Error() != e.Text {
-			args = append(args, "err", e.Err)
-		}
-		d.cfg.Logger.Log(context.Background(), l, e.Text, args...)
-	}
+	d.record(e)
 	if d.cfg.OnEvent != nil {
 		d.cfg.OnEvent(e)
 	}

@@ -224,7 +224,7 @@ func (d *Device) settle(p *path, by settledBy, why string, match func(*ghost) bo
 	if len(gone) == 0 {
 		return 0
 	}
-	e := Event{Kind: FenceSettled, Count: len(gone), Text: settledText(gone) + why}
+	e := Event{Kind: FenceSettled, Count: len(gone), Text: settledText(gone) + why, unproven: by == byTime}
 	if p != nil {
 		e.Path = p.cfg.ID
 	}

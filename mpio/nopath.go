@@ -19,7 +19,7 @@ func (d *Device) pathsChanged() {
 			return
 		}
 		waited := time.Duration(d.loop.Now() - d.noPathSince)
-		d.noPathSince, d.failing = 0, false
+		d.noPathSince, d.failing, d.backSince = 0, false, d.loop.Now()
 		d.loop.StopTimer(&d.noPathTimer)
 		if d.noPathTold {
 			d.noPathTold = false

@@ -101,6 +101,7 @@ type path struct {
 	lateAnswers int   // to moved writes, not told of yet
 
 	mutedRetries, mutedFailures muted
+	flaps                       flapLog
 
 	size    scsi.Capacity // what the last check that passed showed
 	smaller scsi.Capacity // less than the device has, by the target's word; see resize.go
