@@ -16,8 +16,9 @@ import (
 // uses the device then knows that its state on the medium is not what it believes, as
 // after any other failed flush.
 //
-// A request of many commands is answered after the last of them. If the cache was lost
-// in between, the next flush after its answer fails as well.
+// What was under way then, sent before and answered after, may have been lost with it; so
+// may the part of a larger request that was answered before. For these the next flush
+// after the answer to the request fails as well.
 //
 // What counts as such a report, and what does not, is in docs/recovery.md.
 type cacheWatch struct {
@@ -82,9 +83,10 @@ func (d *Device) stored(o *io) {
 	if o.fua {
 		return
 	}
-	d.cache.answered++
-	if q := o.req; !q.stored {
-		q.stored, q.losses = true, d.cache.losses
+	w := &d.cache
+	w.answered++
+	if q := o.req; !q.stored || o.era != w.losses {
+		q.stored, q.losses = true, o.era
 	}
 }
 

@@ -146,3 +146,35 @@ func TestCacheLossBetweenCommandsOfAWrite(t *testing.T) {
 		})
 	}
 }
+
+// A write whose answer is still on its way over another path when the loss is reported
+// may have been in the cache before, and lost with it.
+func TestCacheLossConcernsWritesUnderWay(t *testing.T) {
+	for _, fua := range []bool{false, true} {
+		r := newRig(t, 2, nil)
+		r.unit.mode.DPOFUA = false
+		r.up()
+		require.NoError(t, r.waitFor(r.write(1, 1, 1)))
+		r.only(0)
+		took := r.s[0].delay
+		r.s[0].delay = func() int64 { return 5 * sec }
+		q := r.submit(block.Request{Op: block.OpWrite, FUA: fua, Length: testBlock, Data: stamp(2, 1)})
+		r.s[0].delay = took
+		r.only(1)
+		r.attend(1, scsi.ASCDeviceInternalReset)
+		require.NoError(t, r.waitFor(r.read(1, 1)))
+		require.ErrorIs(t, r.waitFor(r.flush()), block.ErrIO)
+		require.False(t, q.done)
+		err := r.waitFor(q) // it may have been executed before
+		if fua {
+			require.ErrorIs(t, err, block.ErrIO)
+		} else {
+			require.NoError(t, err)
+		}
+		if !fua {
+			require.ErrorIs(t, r.waitFor(r.flush()), block.ErrIO, "no flush before covers it")
+		}
+		require.NoError(t, r.waitFor(r.flush()))
+		r.requireIdle()
+	}
+}

@@ -19,7 +19,7 @@ type request struct {
 	fuaBit    bool // ios carry the FUA bit
 	syncAfter bool // SYNCHRONIZE CACHE once the data is written
 	noUnmap   bool
-	losses    uint32 // cacheWatch.losses when it came, or when its first part was stored
+	losses    uint32 // cacheWatch.losses when it came, or when what was stored of it first was sent
 	stored    bool   // a part of it was stored, though not by FUA
 	answered  uint64 // cacheWatch.answered when it came
 	err       error  // the first
