@@ -144,10 +144,29 @@ func (d *Device) resetSeen(p *path, code scsi.ASC) {
 	default:
 		return // a reset of unit, port or nexus does not switch the power off
 	}
+	at := w.seen.at
 	if !w.seen.fresh(p, d.loop.Now()) {
-		return
+		if !d.another(p, at) {
+			return
+		}
+		w.seen = sighting{paths: p.bit, at: d.loop.Now()}
 	}
 	d.loseCache(p, fmt.Sprintf("the target reported %v", code))
+}
+
+// another reports whether what p tells of may have happened after what was told of at the
+// given time: if a command over p went well since, which would have brought the news of
+// that, or if no session has lasted since then, so that power may have been lost again.
+func (d *Device) another(p *path, at int64) bool {
+	if p.wellAt > at {
+		return true
+	}
+	for _, q := range d.paths {
+		if q.logged && !q.silent && q.loginAt <= at {
+			return false
+		}
+	}
+	return true
 }
 
 // mayHaveRestarted says so where nothing speaks against it.

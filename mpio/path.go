@@ -94,6 +94,8 @@ type path struct {
 	cost        cost // scratch of the latency policy
 	scout       scout
 	answered    int64 // loop time of the last answer to a read or write
+	loginAt     int64 // loop time of the last login
+	wellAt      int64 // loop time when the last command was sent of those that succeeded
 	listed      bool  // to be noted for a restart; see remember.go
 	unproven    bool  // a login left open whether the session before it ended
 	relic       bool  // stands for a session of an earlier process: in no list of paths
@@ -210,6 +212,7 @@ func (s State) event() EventKind {
 func (p *path) SessionUp(_ *session.Session, up session.Up) {
 	d := p.dev
 	p.gen++
+	p.loginAt = d.loop.Now()
 	p.logged, p.everLogged, p.silent, p.verified, p.failedCheck, p.partial = true, true, false, false, false, false
 	p.introduced, p.resized, p.expectReset, p.smaller = false, false, false, scsi.Capacity{}
 	p.access.forget()
@@ -372,6 +375,7 @@ func (o *io) dir() int {
 
 // succeeded updates limits and estimates after o was answered well.
 func (p *path) succeeded(o *io, now, took int64) {
+	p.wellAt = max(p.wellAt, o.sentAt)
 	if !o.kind.slow() {
 		p.est[o.dir()].add(now, took, o.met)
 		if took >= p.dev.stallLimit {
