@@ -82,10 +82,10 @@ FOR ?= 1m
 hostile:
 	cd test && $(GO) run ./cmd/hostile -for $(FOR)
 
-# Random schedules of faults in virtual time, with the write fence and without. N=10000 for a campaign.
+# Random schedules of faults in virtual time, with the write fence and without, and with losses of power. N=10000 for a campaign.
 N ?= 1000
 schedules:
-	cd test && SCHEDULES=$(N) $(GO) test -v -count=1 -timeout 4h -run TestFence ./schedules | grep -v '^ *\(---\|===\)'
+	cd test && SCHEDULES=$(N) $(GO) test -v -count=1 -timeout 4h -run 'TestFence|TestFlush' ./schedules | grep -v '^ *\(---\|===\)'
 
 # Every policy through every scenario, in virtual time: what each would do with
 # slow, far, stalling and flapping paths. docs/policies.md has the results.

@@ -86,7 +86,11 @@ type lun struct {
 	readOnly bool
 	notReady scsi.ASC // cause if not 0
 	swp      bool     // software write protect, by MODE SELECT
-	dsense   bool     // sense data in descriptor format, by MODE SELECT
+
+	powered     int                // how often PowerOn was called
+	powersTold  map[*session]int   // ... when a session was told
+	powersKnown map[sessionKey]int // ... when its nexus went on after that
+	dsense      bool               // sense data in descriptor format, by MODE SELECT
 }
 
 func newLUN(cfg LUN, target string) (*lun, error) {
@@ -300,6 +304,40 @@ func (t *Target) UnitAttention(number uint16, asc scsi.ASC) error {
 	return nil
 }
 
+// PowerOn makes a LUN of the first target report UNIT ATTENTION 29/01 once to each I_T
+// nexus, that is to sessions that exist now and to those that are made later, as after a
+// loss of power. A nexus whose session ends before it sends another command is told again.
+// What the medium lost by it is its own business.
+func (t *Target) PowerOn(number uint16) error {
+	u, err := t.findLUN("", number)
+	if err != nil {
+		return err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.powered++
+	return nil
+}
+
+// tellPower reports whether a session has to be told of a power on, which it is by that.
+func (u *lun) tellPower(s *session) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case u.powersKnown[s.key] == u.powered:
+		return false
+	case u.powersTold[s] == u.powered: // it has heard it, since it goes on
+		u.powersKnown[s.key] = u.powered
+		delete(u.powersTold, s)
+		return false
+	}
+	if u.powersTold == nil {
+		u.powersTold, u.powersKnown = map[*session]int{}, map[sessionKey]int{}
+	}
+	u.powersTold[s] = u.powered
+	return true
+}
+
 // Medium is what a LUN of the first target stores its blocks on, nil if there is
 // no such LUN.
 func (t *Target) Medium(number uint16) Medium {
@@ -334,6 +372,9 @@ func (s *session) attend(u *lun, asc scsi.ASC) {
 
 // takeAttention returns the oldest UNIT ATTENTION of the unit not reported yet.
 func (s *session) takeAttention(u *lun) (scsi.ASC, bool) {
+	if u.tellPower(s) {
+		return scsi.ASCPowerOn, true
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := s.ua[u]

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/iscsimp/iscsimp/internal/loop"
 	"github.com/iscsimp/iscsimp/iscsitest"
 	"github.com/iscsimp/iscsimp/mpio"
+	"github.com/iscsimp/iscsimp/pdu"
 	"github.com/iscsimp/iscsimp/scsi"
 	"github.com/iscsimp/iscsimp/session"
 )
@@ -39,6 +41,8 @@ type rig struct {
 	l       loop.Loop
 	d       *mpio.Device
 	alua    bool
+	cache   *cachedMedium // nil: nothing is volatile
+	faults  []fault
 	holds   []*iscsitest.Hold
 	rules   []*iscsitest.Injection
 	steps   []step
@@ -46,11 +50,18 @@ type rig struct {
 }
 
 // setting is what a schedule is made of besides its seed.
-type setting struct{ noFence bool }
+type setting struct {
+	noFence bool
+	cached  bool // the target has a volatile cache, and may lose power
+}
 
 func newRig(t *testing.T, seed uint64, with setting) *rig {
-	r := &rig{t: t, rnd: rand.New(rand.NewPCG(seed, 7)), l: loop.NewPortable()}
+	r := &rig{t: t, rnd: rand.New(rand.NewPCG(seed, 7)), l: loop.NewPortable(), faults: faults}
 	paths := 2 + r.rnd.IntN(3)
+	if with.cached {
+		r.cache = newCachedMedium(1 << 20)
+		r.faults = slices.Concat(withoutHolds(faults), powerFaults)
+	}
 	r.startTarget(paths)
 	cfg := mpio.Config{
 		Target: r.tgt.Name(), FenceTimeout: fenceTimeout, NoPathTimeout: -1, CommandTimeout: 5 * time.Second,
@@ -84,6 +95,9 @@ func (r *rig) startTarget(paths int) {
 	}
 	// Without a write cache a power-on loses nothing, so that no flush has to fail.
 	lun := iscsitest.LUN{Size: 1 << 20, PowerOnUA: r.rnd.IntN(2) == 0, NoWriteCache: true}
+	if r.cache != nil {
+		lun.NoWriteCache, lun.Medium = false, r.cache
+	}
 	if r.alua = r.rnd.IntN(3) == 0; r.alua {
 		groups := []iscsitest.PortGroup{{ID: 1}, {ID: 2, State: scsi.AccessNonOptimized}}
 		for i := range portals {
@@ -117,10 +131,18 @@ func (r *rig) newSession(connections int) func(mpio.PathConfig, session.Observer
 			return nil, err
 		}
 		drv := session.NewDriver(r.l, func(context.Context, string, string) (net.Conn, error) { return r.proxies[i].Dial() })
-		s, err := session.New(session.Config{
+		cfg := session.Config{
 			InitiatorName: "iqn.2026-01.test.iscsimp:host", TargetName: pc.Target, Portal: pc.Portal, TPGT: pc.TPGT, ISID: pc.ISID,
 			Connections: connections,
-		}, drv, obs)
+		}
+		if r.cache != nil {
+			cfg.Trace = func(fromInitiator bool, bhs pdu.BHS) {
+				if !fromInitiator && bhs.Opcode() == pdu.OpSCSIResponse {
+					r.cache.answered(task{i, bhs.ITT()})
+				}
+			}
+		}
+		s, err := session.New(cfg, drv, obs)
 		if err == nil {
 			drv.Bind(s)
 		}

@@ -69,7 +69,7 @@ func (r *rig) play() {
 			do()
 			continue
 		}
-		f, p := faults[r.rnd.IntN(len(faults))], r.rnd.IntN(len(r.proxies))
+		f, p := r.faults[r.rnd.IntN(len(r.faults))], r.rnd.IntN(len(r.proxies))
 		r.note("%v: %s on path %d", faultTime-time.Until(end), f.name, p+1)
 		f.do(r, p)
 		next = time.Now().Add(r.upTo(700 * time.Millisecond))
