@@ -15,6 +15,9 @@ import (
 // Snapshot is the state of a device and its paths at one moment.
 type Snapshot = mpio.Snapshot
 
+// OpOfEarlierRun marks a fence that an earlier process left.
+const OpOfEarlierRun = mpio.OpOfEarlierRun
+
 // PathSnapshot is the state of one path.
 type PathSnapshot = mpio.PathSnapshot
 

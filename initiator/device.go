@@ -43,6 +43,7 @@ type Device struct {
 func newDevice(cfg Config) (*Device, error) {
 	d := &Device{cfg: cfg, haveAddress: make(map[string]bool), closed: make(chan struct{})}
 	d.log, d.stopLog = asynclog.New(cfg.Logger)
+	d.log = d.log.With("device", cfg.Name)
 	d.cfg.Logger = d.log
 	d.events = newEventQueue(cfg.OnEvent)
 	d.starter = newStarter(cfg)
@@ -76,7 +77,7 @@ func newDevice(cfg Config) (*Device, error) {
 		MaxTransfer:     cfg.MaxTransfer,
 		NewSession:      d.newSession,
 		OnEvent:         d.onEvent,
-		Logger:          d.log.With("device", cfg.Name),
+		Logger:          d.log,
 		Seed:            uint64(time.Now().UnixNano()) | 1,
 
 		IdentifyTimeout: cfg.IdentifyTimeout,

@@ -140,6 +140,7 @@ func TestFailback(t *testing.T) {
 				require.True(t, r.d.paths[1].isActive())
 				s := r.d.Snapshot()
 				assert.True(t, s.FailbackPending)
+				assert.Equal(t, []bool{true, false, false}, []bool{s.Paths[0].HeldBack, s.Paths[1].HeldBack, s.Paths[2].HeldBack})
 				if c.wait < 0 {
 					assert.Negative(t, s.FailbackLeft)
 					r.l.run(1000 * sec)
@@ -155,7 +156,9 @@ func TestFailback(t *testing.T) {
 					r.l.run(2 * sec)
 				}
 				require.True(t, a.isActive())
-				assert.False(t, r.d.Snapshot().FailbackPending)
+				s = r.d.Snapshot()
+				assert.False(t, s.FailbackPending)
+				assert.False(t, s.Paths[0].HeldBack)
 				assert.Equal(t, "a", r.event(FailedBack).Path)
 				assert.Len(t, r.kinds(FailedBack), 1)
 			})

@@ -68,6 +68,10 @@ type Snapshot struct {
 	Paths     []PathSnapshot `json:"paths"`
 }
 
+// OpOfEarlierRun is the Op of a Fence over the whole device: what a process that ended
+// without logging out may have left.
+const OpOfEarlierRun = "of an earlier run"
+
 // Fence is a range that newer writes may not touch yet.
 type Fence struct {
 	Path   string  `json:"path"` // the path the first copy was lost on, or is with
@@ -84,12 +88,14 @@ type Fence struct {
 
 // PathSnapshot is the state of one path.
 type PathSnapshot struct {
-	ID       string  `json:"id"`
-	Portal   string  `json:"portal"`
-	TPGT     int     `json:"tpgt"`
-	State    State   `json:"state"`
-	Active   bool    `json:"active"` // carries I/O now
-	Since    float64 `json:"since"`  // seconds in this state
+	ID     string `json:"id"`
+	Portal string `json:"portal"`
+	TPGT   int    `json:"tpgt"`
+	State  State  `json:"state"`
+	Active bool   `json:"active"` // carries I/O now
+	// HeldBack: it is better than the paths in use, and waits for failback.
+	HeldBack bool    `json:"held_back,omitempty"`
+	Since    float64 `json:"since"` // seconds in this state
 	Reason   string  `json:"reason"`
 	Priority int     `json:"priority"`
 	Weight   int     `json:"weight"`
@@ -241,7 +247,7 @@ func (d *Device) fencedRanges(now int64) []Fence {
 			f.Left, f.Moved = d.cfg.FenceTimeout.Seconds(), true
 		}
 		if g.earlier != nil {
-			f.Op, f.Length = "of an earlier run", d.geo.size
+			f.Op, f.Length = OpOfEarlierRun, d.geo.size
 		}
 		list = append(list, f)
 	}
@@ -261,6 +267,9 @@ func (p *path) snapshot(now int64) PathSnapshot {
 		InFlight: p.inflight, OldestAge: seconds(p.age(now)),
 		Retries: st.retries, Errors: st.errors, Timeouts: st.timeouts, Aborts: st.aborts, Resets: st.resets, Moved: st.moved, Probes: st.probes,
 		Hedged: p.hedge.away, Polls: p.probe.polls, Health: p.healthNow(now), Logins: st.logins, Losses: st.losses, Cost: p.explainCost(now), Session: p.sess.Stats(),
+	}
+	if cur := p.dev.inUse(); p.dev.failback.since != 0 && cur != nil {
+		ps.HeldBack = p.usable() && p.dev.outranks(p, cur)
 	}
 	ps.link(now)
 	p.snapshotAccess(&ps, now)

@@ -1,9 +1,12 @@
 package mpio
 
+import "github.com/iscsimp/iscsimp/session"
+
 // Link is what a path's session tells of itself that needs the loop's time to be
 // understood. Durations are in seconds.
 type Link struct {
 	RetryIn   float64 `json:"retry_in"`   // until the next dial, 0 = none is planned
+	LoggingIn bool    `json:"logging_in"` // it is dialing or logging in
 	RejectAge float64 `json:"reject_age"` // since the last Reject (Session.LastReject), 0 = there was none
 	AsyncAge  float64 `json:"async_age"`  // the same for Session.LastAsync
 }
@@ -11,6 +14,7 @@ type Link struct {
 // link fills in Link from Session.
 func (ps *PathSnapshot) link(now int64) {
 	st := &ps.Session
+	ps.Link.LoggingIn = st.State == session.StateLogin
 	if st.RetryAt > now {
 		ps.Link.RetryIn = seconds(st.RetryAt - now)
 	}

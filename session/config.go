@@ -131,6 +131,7 @@ type Params struct {
 type Stats struct {
 	State         State
 	Portal        string
+	SentTo        string // where Portal has sent the login on to, "" if it has not
 	LocalAddr     string
 	ISID          [6]byte
 	TSIH          uint16

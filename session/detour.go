@@ -37,7 +37,7 @@ func (s *Session) Detour(portal string, tpgt int) bool {
 	default:
 		return false
 	}
-	s.redirects, s.redirect, s.again = 0, "", false
+	s.redirects, s.redirect, s.sentTo, s.again = 0, "", "", false
 	s.via, s.viaTPGT = portal, tpgt
 	s.log.Debug("login through another portal of the group", "via", portal, "tpgt", tpgt)
 	s.dialTo(portal)

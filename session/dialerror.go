@@ -6,6 +6,13 @@ import (
 	"syscall"
 )
 
+// dialError is dialError for the address that was dialed last.
+func (s *Session) dialError(err error) *Error {
+	e := dialError(s.portal(), err)
+	e.SentTo = s.sentTo
+	return e
+}
+
 // dialError says why no connection to portal was made, and what to do about it.
 func dialError(portal string, err error) *Error {
 	e := &Error{Kind: KindTransport, NotConnected: true, Portal: portal, Err: err}

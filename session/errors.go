@@ -47,6 +47,9 @@ func (k Kind) String() string {
 type Error struct {
 	Kind   Kind
 	Portal string
+	// SentTo is the address that Portal had sent the login on to, "" if it had not:
+	// what went wrong went wrong there.
+	SentTo string
 	// Sent is true if bytes of the command concerned may have left this host.
 	Sent bool
 	// Settled is true if the target has provably ended the command concerned:
@@ -71,6 +74,9 @@ func (e *Error) Error() string {
 	s := e.Kind.String()
 	if e.NotConnected {
 		s = "cannot connect"
+	}
+	if e.SentTo != "" {
+		s = "at " + e.SentTo + ", where it sends logins: " + s
 	}
 	if e.Portal != "" {
 		s = e.Portal + ": " + s

@@ -236,7 +236,7 @@ func (in *inbound) forget(t *task) {
 
 func (c *conn) protocolErr(format string, args ...any) *Error {
 	return &Error{
-		Kind: KindProtocol, Portal: c.s.portal(), Msg: fmt.Sprintf(format, args...),
+		Kind: KindProtocol, Portal: c.s.portal(), SentTo: c.s.sentTo, Msg: fmt.Sprintf(format, args...),
 		Hint: "the connection is dropped; if this repeats, something on the way corrupts data or the target is faulty",
 	}
 }

@@ -161,7 +161,7 @@ func (c *conn) enterFull(v pdu.LoginResponseView) {
 // redirects (RFC 7143 §11.13.5: the initiator MUST follow TargetAddress).
 func (c *conn) loginFailed(err error) *Error {
 	s := c.s
-	e := &Error{Kind: KindProtocol, Portal: s.portal(), Msg: err.Error()}
+	e := &Error{Kind: KindProtocol, Portal: s.portal(), SentTo: s.sentTo, Msg: err.Error()}
 	var le *login.Error
 	if !errors.As(err, &le) {
 		return e
@@ -177,6 +177,7 @@ func (c *conn) loginFailed(err error) *Error {
 	if s.redirects >= maxRedirects {
 		e.Msg = fmt.Sprintf("sent on to other portals %d times, last to %s", s.redirects, le.Redirect)
 		e.Hint = "the target's portals redirect in a circle; check its configuration"
+		e.SentTo = ""
 		return e
 	}
 	s.redirects++

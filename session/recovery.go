@@ -2,6 +2,8 @@ package session
 
 import (
 	"cmp"
+	"context"
+	"log/slog"
 	"time"
 
 	"github.com/iscsimp/iscsimp/internal/loop"
@@ -10,7 +12,7 @@ import (
 
 // dial begins a login attempt.
 func (s *Session) dial() {
-	s.redirects, s.via = 0, ""
+	s.redirects, s.sentTo, s.via = 0, "", ""
 	s.dialTo(s.cfg.Portal)
 }
 
@@ -62,7 +64,7 @@ func (s *Session) DialFailed(h loop.Handler, err error) {
 		return
 	}
 	c.dead, c.closed = true, true
-	s.connClosed(c, dialError(s.portal(), err))
+	s.connClosed(c, s.dialError(err))
 }
 
 // loggedIn enters the full-feature phase.
@@ -175,7 +177,14 @@ func (s *Session) followRedirect() bool {
 	if to == "" || s.via != "" { // what a detour is to prove holds at its portal only
 		return false
 	}
-	s.log.Info("login redirected", "to", to)
+	level := slog.LevelInfo
+	if told := &s.sendings[s.redirects-1]; *told == to { // it does so each time
+		level = slog.LevelDebug
+	} else {
+		*told = to
+	}
+	s.log.Log(context.Background(), level, "login redirected", "to", to)
+	s.sentTo = to
 	s.dialTo(to)
 	return true
 }

@@ -132,10 +132,12 @@ type Session struct {
 	reporting  reportingState
 	redirect   string // dial here instead of the portal, once
 	redirects  int
-	strayed    bool   // the last login was redirected
-	via        string // the login under way, or the session, is a detour through this portal
-	viaTPGT    int    // ... and must lead to this portal group
-	deadline   int64  // of the login or logout under way
+	sentTo     string               // where the portal sent this login, or the session, on to
+	sendings   [maxRedirects]string // told of, by how often the login had been sent on before
+	strayed    bool                 // the last login was redirected
+	via        string               // the login under way, or the session, is a detour through this portal
+	viaTPGT    int                  // ... and must lead to this portal group
+	deadline   int64                // of the login or logout under way
 	retryAt    int64
 	backoff    time.Duration
 	failing    bool          // commands of a lost connection are being completed
@@ -214,7 +216,7 @@ func (s *Session) Oldest() int64 {
 // Stats is a snapshot.
 func (s *Session) Stats() Stats {
 	st := Stats{
-		State: s.state, Portal: s.cfg.Portal, ISID: s.cfg.ISID, TSIH: s.tsih, TPGT: s.tpgt,
+		State: s.state, Portal: s.cfg.Portal, SentTo: s.sentTo, ISID: s.cfg.ISID, TSIH: s.tsih, TPGT: s.tpgt,
 		Params: s.params, InFlight: s.tasks.scsi, Room: s.Room(),
 		Logins: s.logins, Losses: s.losses, RetryAt: s.retryAt,
 		BytesSent: s.bytesSent, BytesReceived: s.bytesReceived,
@@ -310,7 +312,7 @@ func (s *Session) closed() {
 }
 
 func (s *Session) err(k Kind, format string, args ...any) *Error {
-	return &Error{Kind: k, Portal: s.portal(), Msg: fmt.Sprintf(format, args...)}
+	return &Error{Kind: k, Portal: s.portal(), SentTo: s.sentTo, Msg: fmt.Sprintf(format, args...)}
 }
 
 // withDefaults validates cfg and fills in the defaults.

@@ -1,7 +1,9 @@
 package session
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -99,6 +101,16 @@ func TestRedirected(t *testing.T) {
 		l := newLive(t, at, tgt, Config{})
 		l.do(l.s.Start)
 		require.Contains(t, l.next("down").err.Error(), "in a circle")
+	})
+	inBubble(t, func(t *testing.T, at place) {
+		tgt := newTarget(t, at, iscsitest.Config{Portals: []iscsitest.Portal{{Redirect: &iscsitest.Redirect{Address: "192.0.2.9:3260"}}}})
+		var log bytes.Buffer
+		l := newLive(t, at, tgt, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		l.do(l.s.Start)
+		for range 3 {
+			require.Contains(t, l.next("down").err.Error(), "192.0.2.1:3260: at 192.0.2.9:3260, where it sends logins: cannot connect")
+		}
+		l.do(func() { assert.Equal(t, 1, strings.Count(log.String(), "login redirected"), log.String()) })
 	})
 }
 

@@ -120,6 +120,7 @@ func checkHost(c *cli.Context) []finding {
 	findings := []finding{checkConfig(settingsOf(c)), name}
 	findings = append(findings, checkSecrets(settingsOf(c))...)
 	findings = append(findings, checkRuntime(c)...)
+	findings = append(findings, checkState(stateDir()))
 	findings = append(findings, checkOpenFiles(openFileLimit()))
 	if runtime.GOOS == "linux" {
 		findings = append(findings, checkKernelNBD("/sys/module/nbd"))
@@ -193,15 +194,38 @@ func checkRuntime(c *cli.Context) []finding {
 		return append(findings, finding{Check: "running devices", Status: verdictWarn, Detail: err.Error()})
 	}
 	for _, d := range devices {
-		if d.State == stateNotAnswering {
-			findings = append(findings, finding{
-				Check: "device " + d.Name, Status: verdictWarn,
-				Detail: fmt.Sprintf("process %d runs it but does not answer", d.PID),
-				Remedy: fmt.Sprintf("look at its log; kill -QUIT %d makes it tell where it hangs", d.PID),
-			})
-		}
+		findings = append(findings, checkDevice(d))
 	}
 	return findings
+}
+
+// checkDevice tells how a device does that runs here.
+func checkDevice(d deviceStatus) finding {
+	f := finding{
+		Check: "device " + d.Name, Status: verdictOK,
+		Detail: fmt.Sprintf("%s, %d of %s up", d.State, d.PathsUp, plural(uint64(max(d.PathsTotal, 0)), "path", "paths")),
+	}
+	switch d.State {
+	case "up", "starting", "closing":
+	case stateNotAnswering:
+		f.Status, f.Detail = verdictWarn, fmt.Sprintf("process %d runs it but does not answer", d.PID)
+		f.Remedy = fmt.Sprintf("look at its log; kill -QUIT %d makes it tell where it hangs", d.PID)
+	default:
+		f.Status, f.Remedy = verdictWarn, fmt.Sprintf("`iscsimp explain %s` says why", d.Name)
+	}
+	return f
+}
+
+// checkState tells whether a login can note its sessions, without which it is not
+// let write.
+func checkState(dir string) finding {
+	f := finding{Check: "state folder", Status: verdictOK, Detail: cmp.Or(dir, "none")}
+	if dir == "" || !writable(dir) {
+		f.Status, f.code = verdictWarn, exitError
+		f.Detail += ", which cannot be written to: a login would fail, since it notes its sessions there for a restart"
+		f.Remedy = "make it writable, or give another with --" + flagStateDir
+	}
+	return f
 }
 
 // enoughFiles is what a device with many paths and clients needs.
@@ -302,18 +326,29 @@ func checkPortal(ctx context.Context, cfg initiator.DiscoverConfig, forDiscovery
 		speaks.Status = verdictWarn
 		speaks.Remedy = "check the target's access list for " + cfg.InitiatorName
 	}
-	if target == "" || cfg.CHAP.User == "" || speaks.Status == verdictFail {
+	if target == "" || speaks.Status == verdictFail {
 		return []finding{reach, speaks}
 	}
-	return []finding{reach, speaks, checkCHAP(ctx, cfg, portal, target)}
+	return []finding{reach, speaks, checkLogin(ctx, cfg, portal, target)}
 }
 
-// checkCHAP logs in to the target.
-func checkCHAP(ctx context.Context, cfg initiator.DiscoverConfig, portal, target string) finding {
-	f := finding{Check: "CHAP at " + portal, Status: verdictOK, Detail: "the target lets " + cfg.CHAP.User + " in"}
+// checkLogin logs in to the target, with CHAP if there is a user for it.
+func checkLogin(ctx context.Context, cfg initiator.DiscoverConfig, portal, target string) finding {
+	f := finding{Check: "login at " + portal, Status: verdictOK, Detail: "the target lets " + cfg.InitiatorName + " in, without CHAP"}
+	if cfg.CHAP.User != "" {
+		f.Check, f.Detail = "CHAP at "+portal, "the target lets "+cfg.CHAP.User+" in"
+	}
 	if _, err := initiator.Luns(ctx, target, cfg); err != nil {
 		f.Status, f.code, f.Detail = verdictFail, exitCode(err), err.Error()
-		f.Remedy = "compare users and secrets with those of the target, for each direction"
+		f.Detail, _, _ = strings.Cut(f.Detail, "; `iscsimp doctor") // that is here
+		switch {
+		case f.code != exitAuth:
+			f.Remedy = "check that this portal serves the target, and its access list for " + cfg.InitiatorName
+		case cfg.CHAP.User == "":
+			f.Remedy = "if the target demands CHAP, give --" + flagCHAPUser + " and --" + flagCHAPSecretFile + "; else check its access list for " + cfg.InitiatorName
+		default:
+			f.Remedy = "compare users and secrets with those of the target, for each direction"
+		}
 	}
 	return f
 }

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/iscsimp/iscsimp/initiator"
 )
 
 func explainCommand() *cli.Command {
@@ -61,7 +64,7 @@ var policyWords = map[string]string{
 	"round-robin-subset": "commands go to the paths of the best priority in turn, by weight",
 	"queue-depth":        "each command goes to the path with the fewest commands in flight",
 	"least-bytes":        "each command goes to the path with the fewest bytes in flight for its weight",
-	"service-time":       "each command goes to the path whose commands in flight need the least time together, by the pace of late",
+	"service-time":       "each command goes to the path whose commands in flight need the least time together, by their pace in the last seconds",
 	"weighted":           "each command goes to the path with the lowest weight that has room for it",
 	"failover":           "one path carries everything; the others wait until it fails",
 }
@@ -87,6 +90,7 @@ var pathFacts = []func(p pathStatus) string{
 	queueFullFact,
 	rampFact,
 	retryFact,
+	sentToFact,
 	healthFact,
 	connectionsFact,
 	timeoutsFact,
@@ -174,6 +178,11 @@ func noPathFact(d deviceStatus) []string {
 func fencedFact(d deviceStatus) []string {
 	var lines []string
 	for _, f := range d.Fenced {
+		if f.Op == initiator.OpOfEarlierRun {
+			lines = append(lines, fmt.Sprintf("Fenced: the whole device, since %s. An earlier process was logged in at %s and ended without logging out: writes it had under way there may still be carried out. Writes wait until the target is known to have dropped them, at most %s; reads do not.",
+				formatAge(f.SinceSeconds), cmp.Or(f.Portal, f.Path), formatAge(f.SecondsLeft)))
+			continue
+		}
 		if f.Moved {
 			lines = append(lines, fmt.Sprintf("Fenced: %s of %d bytes at %d. It was sent over another path as well %s ago, when path %s (%s) had fallen silent with it under way. Newer writes there wait until the target answers it, ends it when asked to, or ends the session; if that is lost without proof, at most %s more.",
 				f.Op, f.LengthBytes, f.OffsetBytes, formatAge(f.SinceSeconds), f.Path, f.Portal, formatAge(f.SecondsLeft)))
@@ -186,8 +195,11 @@ func fencedFact(d deviceStatus) []string {
 		lines = append(lines, fmt.Sprintf("%d more writes are fenced.", more))
 	}
 	if n := d.Fences; n.Raised > 0 {
-		lines = append(lines, fmt.Sprintf("Since the start %s of unknown outcome, %d are settled, and %s to wait for one.",
-			plural(n.Raised, "write was", "writes were"), n.Settled, plural(n.Waits, "newer write had", "newer writes had")))
+		s := fmt.Sprintf("Since the start %s of unknown outcome, %d settled", plural(n.Raised, "write was", "writes were"), n.Settled)
+		if n.Waits > 0 {
+			s += fmt.Sprintf("; %s to wait for one", plural(n.Waits, "newer write had", "newer writes had"))
+		}
+		lines = append(lines, s+".")
 	}
 	if d.Fences.TimedOut > 0 {
 		lines = append(lines, fmt.Sprintf("%s settled by --%s alone, not by proof: had the target held one back for longer it could have replaced newer data.",

@@ -70,6 +70,28 @@ func explainSamples() []deviceStatus {
 	soon := back
 	soon.Policy, soon.Failback, soon.FailbackSecondsLeft = "weighted", "after 5s", &left
 
+	// Of three paths the best is back and held back; the third never was better.
+	better, worse := second, second
+	better.ID, better.HeldBack, better.SinceSeconds = "2", true, 4
+	worse.ID, worse.Priority = "3", 2
+	soon.Paths = []pathStatus{failover.Paths[0], better, worse}
+	back.Paths = []pathStatus{failover.Paths[0], better}
+
+	silent := sample()
+	silent.NoPathSecondsLeft, silent.Failed, silent.FencedTotal = nil, 0, 70
+	quiet := silent.Paths[0]
+	quiet.ID, quiet.State, quiet.Active, quiet.SinceSeconds = "2", "suspect", false, 0.4
+	quiet.Reason = "nothing received although commands are in flight"
+	dialing := quiet
+	dialing.ID, dialing.State, dialing.Reason, dialing.LoggingIn, dialing.SentTo = "3", "down", "connection lost", true, "10.0.0.7:3260"
+	idle := silent.Paths[0]
+	idle.ID, idle.Share, idle.IOPS, idle.InFlight = "4", 0, 0, 0
+	silent.Paths = []pathStatus{silent.Paths[0], quiet, dialing, idle}
+	earlier := silent.Fenced[0]
+	earlier.Op, earlier.Portal, earlier.Path = initiator.OpOfEarlierRun, "", "10.0.0.8:3260"
+	silent.Fenced = append(silent.Fenced[:1:1], earlier)
+	silent.Fences = fenceCounts{Raised: 3, Settled: 3}
+
 	asymmetric := sample()
 	asymmetric.NoPathSecondsLeft, asymmetric.Fenced, asymmetric.FencedTotal = nil, nil, 0
 	active := asymmetric.Paths[0]
@@ -90,7 +112,7 @@ func explainSamples() []deviceStatus {
 	failing.Limits = deviceLimits{CommandSeconds: 30, FenceSeconds: 60}
 	patient := failing
 	patient.NoPathSecondsLeft = nil
-	return []deviceStatus{trouble, flaky, failover, back, soon, asymmetric, cutOff, failing, patient, notAnswering("hung-1", claim{PID: 99, Target: "iqn.2026-01.com.example:hung"})}
+	return []deviceStatus{trouble, flaky, failover, back, soon, silent, asymmetric, cutOff, failing, patient, notAnswering("hung-1", claim{PID: 99, Target: "iqn.2026-01.com.example:hung"})}
 }
 
 // battered is a path on which everything went wrong that can be told of.

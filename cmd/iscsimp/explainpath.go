@@ -11,8 +11,11 @@ func explainPath(d deviceStatus, p pathStatus, best string) string {
 	if !p.Active {
 		return explainIdle(d, p, best)
 	}
-	s := fmt.Sprintf("carries I/O: %s of the device's in the last seconds, %d commands in flight; %s for %s: %s.",
-		formatShare(p.Share), p.InFlight, p.State, formatAge(p.SinceSeconds), p.Reason)
+	s := fmt.Sprintf("carries I/O: %s of the device's in the last seconds, %s in flight; %s for %s: %s.",
+		formatShare(p.Share), plural(uint64(max(p.InFlight, 0)), "command", "commands"), p.State, formatAge(p.SinceSeconds), p.Reason)
+	if p.Share == 0 && p.InFlight == 0 && p.IOPS == 0 {
+		s = fmt.Sprintf("carries I/O, though there was none in the last seconds; %s for %s: %s.", p.State, formatAge(p.SinceSeconds), p.Reason)
+	}
 	switch c := p.Cost; {
 	case slices.Contains([]string{"round-robin", "round-robin-subset", "least-bytes", "weighted"}, d.Policy):
 		s += fmt.Sprintf(" Weight %d.", p.Weight)
@@ -29,13 +32,16 @@ func explainPath(d deviceStatus, p pathStatus, best string) string {
 func explainIdle(d deviceStatus, p pathStatus, best string) string {
 	switch {
 	case best == "" || p.State != "up" && p.State != "suspect":
-		return fmt.Sprintf("carries nothing: it is %s for %s: %s.", p.State, formatAge(p.SinceSeconds), p.Reason)
-	case d.FailbackPending && p.State == "up":
-		return "carries nothing: it is up, but I/O stays with the paths it uses now (failback)."
+		return fmt.Sprintf("carries nothing: it has been %s for %s: %s.", p.State, formatAge(p.SinceSeconds), p.Reason)
+	case p.State == "suspect":
+		return fmt.Sprintf("carries nothing: it has been suspect for %s: %s; %s comes first.", formatAge(p.SinceSeconds), p.Reason, best)
+	case p.HeldBack:
+		return fmt.Sprintf("carries nothing: it is better than the paths in use and has been up for %s, but I/O stays with those for now (failback %s).",
+			formatAge(p.SinceSeconds), d.Failback)
 	case d.Policy == "failover" && best == rank(p):
 		return "carries nothing: it is as good as the path in use, but comes after it."
 	}
-	return fmt.Sprintf("carries nothing: it is %s with priority %d for %s, and %s comes first.", p.State, p.Priority, formatAge(p.SinceSeconds), best)
+	return fmt.Sprintf("carries nothing: it has been up for %s with priority %d, and %s comes first.", formatAge(p.SinceSeconds), p.Priority, best)
 }
 
 // peakFactor is how far above the 99th percentile the latency that the policy
@@ -80,10 +86,21 @@ func rampFact(p pathStatus) string {
 }
 
 func retryFact(p pathStatus) string {
-	if p.RetrySeconds <= 0 {
+	switch {
+	case p.RetrySeconds > 0:
+		return fmt.Sprintf("It logs in again in %s.", formatSoon(p.RetrySeconds))
+	case p.LoggingIn && p.State == "down":
+		return "It is logging in now."
+	}
+	return ""
+}
+
+// sentToFact tells where the session of a portal really is.
+func sentToFact(p pathStatus) string {
+	if p.SentTo == "" {
 		return ""
 	}
-	return fmt.Sprintf("It logs in again in %s.", formatSoon(p.RetrySeconds))
+	return fmt.Sprintf("The portal sends logins on to %s.", p.SentTo)
 }
 
 // connectionsFact tells of the connections of a session that has several.

@@ -85,7 +85,7 @@ func runLogin(c *cli.Context) (err error) {
 			logger.Warn(w)
 		}
 	}
-	ends := newEnding(c.Context, logger)
+	ends := newEnding(c.Context, logger.With("device", options.name))
 	defer ends.stop()
 	r := newRunner(options, ends)
 	server, err := listenControl(control, r)
@@ -147,7 +147,7 @@ type runner struct {
 }
 
 func newRunner(o loginOptions, ends *ending) *runner {
-	return &runner{options: o, ends: ends, log: o.cfg.Logger}
+	return &runner{options: o, ends: ends, log: o.cfg.Logger.With("device", o.name)}
 }
 
 // run opens the device, serves it until told to end, and closes it in order.
@@ -180,7 +180,7 @@ func (r *runner) run(ready func(readyReport) error) error {
 func (r *runner) serve(dev *initiator.Device) (*nbd.Server, error) {
 	server, err := nbd.New(nbd.Config{
 		Exports: []nbd.Export{{Name: r.options.name, Description: fmt.Sprintf("%s LUN %v", r.options.cfg.Target, r.options.cfg.LUN), Device: dev.Block()}},
-		Logger:  r.log,
+		Logger:  r.options.cfg.Logger, // it names the export
 	})
 	if err != nil {
 		return nil, err
@@ -223,7 +223,7 @@ func (r *runner) shutdown(dev *initiator.Device, server *nbd.Server) error {
 	flushed, cancelFlush := context.WithDeadlineCause(r.ends.hard, deadline,
 		fmt.Errorf("the last flush was not done after %v: what was written since the one before may be lost", r.options.drain))
 	defer cancelFlush()
-	r.log.Info("draining, flushing and logging out", "device", r.options.name)
+	r.log.Info("draining, flushing and logging out")
 	var errs []error
 	if server != nil {
 		if err := server.Close(ctx); err != nil {

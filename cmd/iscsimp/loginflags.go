@@ -289,9 +289,9 @@ func parseFailback(s string) (time.Duration, error) {
 	case "manual":
 		return initiator.FailbackManual, nil
 	}
-	t, err := parseTime(flagFailback, s)
+	t, err := parseTime(flagFailback, strings.TrimPrefix(s, "after ")) // as status shows it
 	if err != nil {
-		return 0, usagef("--%s %q: use immediate, manual or a time in seconds", flagFailback, s)
+		return 0, usagef("--%s %q: use immediate, manual or a time, 30 or 5m", flagFailback, s)
 	}
 	return t, nil
 }

@@ -75,8 +75,8 @@ func deviceHeading(d deviceStatus) string {
 	if d.NoPathSecondsLeft != nil {
 		parts = append(parts, fmt.Sprintf("no path: I/O fails in %s", formatAge(*d.NoPathSecondsLeft)))
 	}
-	if len(d.Fenced) > 0 {
-		parts = append(parts, fmt.Sprintf("fenced writes: %d", len(d.Fenced)))
+	if n := max(d.FencedTotal, len(d.Fenced)); n > 0 { // the list is not always complete
+		parts = append(parts, fmt.Sprintf("fenced writes: %d", n))
 	}
 	return strings.Join(parts, ", ")
 }

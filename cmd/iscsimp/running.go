@@ -85,7 +85,7 @@ func fillStatus(st *deviceStatus, s initiator.Snapshot, now time.Time) {
 
 func newPathStatus(p initiator.PathSnapshot, now time.Time) pathStatus {
 	return pathStatus{
-		ID: p.ID, Portal: p.Portal, State: p.State.String(), Active: p.Active,
+		ID: p.ID, Portal: p.Portal, State: p.State.String(), Active: p.Active, HeldBack: p.HeldBack,
 		Since:        formatTime(now.Add(-time.Duration(p.Since * float64(time.Second)))),
 		SinceSeconds: p.Since, Reason: strings.TrimPrefix(p.Reason, p.Portal+": "), Priority: p.Priority, Weight: p.Weight,
 		Share: p.Share, ShareTotal: p.ShareTotal, IOs: p.IOs, Bytes: p.Bytes, IOPS: p.IOPS, MBps: p.MBps,
@@ -93,7 +93,7 @@ func newPathStatus(p initiator.PathSnapshot, now time.Time) pathStatus {
 		Retries: p.Retries, Errors: p.Errors, Timeouts: p.Timeouts, Aborts: p.Aborts, Resets: p.Resets, Moved: p.Moved, Probes: p.Probes,
 		Logins: p.Logins, Losses: p.Losses, LastError: p.LastError,
 		ISID: hex.EncodeToString(p.Session.ISID[:]), TPGT: p.Session.TPGT, ALUAState: p.ALUAState, ALUAGroup: p.ALUAGroup, ALUAPreferred: p.ALUAPreferred, ALUASinceSeconds: p.ALUASince, LocalAddress: p.Session.LocalAddr,
-		Connections: p.Session.Connections, RetrySeconds: p.Link.RetryIn, ConnectionList: connectionList(p.Session.Conns),
+		Connections: p.Session.Connections, RetrySeconds: p.Link.RetryIn, LoggingIn: p.Link.LoggingIn, SentTo: p.Session.SentTo, ConnectionList: connectionList(p.Session.Conns),
 		Hedged: p.Hedged, Polls: p.Polls, Health: newPathHealth(&p),
 		LastReject: newTargetNotice(p.Session.LastReject, p.Link.RejectAge),
 		LastAsync:  newTargetNotice(p.Session.LastAsync, p.Link.AsyncAge),

@@ -126,10 +126,12 @@ type fencedRange struct {
 
 // pathStatus is one way to the LUN.
 type pathStatus struct {
-	ID            string  `json:"id"`
-	Portal        string  `json:"portal"`
-	State         string  `json:"state"`
-	Active        bool    `json:"active"` // carries I/O now
+	ID     string `json:"id"`
+	Portal string `json:"portal"`
+	State  string `json:"state"`
+	Active bool   `json:"active"` // carries I/O now
+	// HeldBack tells that it is better than the paths in use, and waits for failback.
+	HeldBack      bool    `json:"held_back,omitempty"`
 	Since         string  `json:"since"`
 	SinceSeconds  float64 `json:"since_seconds"`
 	Reason        string  `json:"reason"`
@@ -157,8 +159,9 @@ type pathStatus struct {
 	LastError     string  `json:"last_error,omitempty"`
 	ISID          string  `json:"isid,omitempty"`
 	LocalAddress  string  `json:"local_address,omitempty"`
-	TPGT          int     `json:"tpgt"`        // -1: not known
-	Connections   int     `json:"connections"` // logged in
+	SentTo        string  `json:"sent_to,omitempty"` // where the portal sends logins
+	TPGT          int     `json:"tpgt"`              // -1: not known
+	Connections   int     `json:"connections"`       // logged in
 	// Asymmetric access (ALUA), absent if the unit has none: "active/optimized",
 	// "active/non-optimized", "lba-dependent", "standby", "unavailable",
 	// "transitioning", "offline" or "unknown"; the target port group, and whether the
@@ -169,6 +172,7 @@ type pathStatus struct {
 	ALUASinceSeconds float64 `json:"alua_since_seconds,omitempty"`
 	// RetrySeconds is until the next try to log in; absent if none is planned.
 	RetrySeconds   float64            `json:"retry_seconds,omitempty"`
+	LoggingIn      bool               `json:"logging_in,omitempty"` // it is being tried now
 	ConnectionList []connectionStatus `json:"connection_list,omitempty"`
 	LastReject     *targetNotice      `json:"last_reject,omitempty"`
 	LastAsync      *targetNotice      `json:"last_async,omitempty"`
