@@ -19,6 +19,7 @@ type reserveReply struct {
 	data     []byte // of PERSISTENT RESERVE IN
 	conflict bool   // answered RESERVATION CONFLICT; err says so, too
 	unsent   bool   // it never left this host
+	refused  bool   // not carried out, for the access state of the path
 	unknown  bool   // it may have been carried out, or may still be: not settled
 	err      error  // nil: GOOD
 }
@@ -137,6 +138,8 @@ func (c *reserveCall) answered() {
 		c.finish(reserveReply{data: c.cmd.Data[:min(c.cmd.Received, len(c.cmd.Data))]})
 	case c.cmd.Status == scsi.ReservationConflict:
 		c.finish(reserveReply{conflict: true, err: err})
+	case remedy == scsi.OtherPath && c.p.refused(sense):
+		c.finish(reserveReply{refused: true, err: err})
 	case c.cmd.Status == scsi.TaskAborted && c.cmd.Dir == session.DirWrite:
 		// Another initiator ended it, at what point it does not say. A new session
 		// makes sure that it is over.

@@ -222,7 +222,10 @@ func (op *reserveOp) try(s reserveStep, tries int) {
 			case op.ended:
 			case r.err == nil:
 				s.then(p)
-			case r.unsent && tries < 2*len(op.d.paths):
+			case (r.unsent || r.refused) && tries < 2*len(op.d.paths):
+				if r.refused {
+					s.prefer = nil
+				}
 				op.try(s, tries+1)
 			case r.unknown:
 				op.findOut(s, r, tries)

@@ -22,8 +22,7 @@ func (d *Device) enroll(p *path, why string) bool {
 		p.rsv.pending = why // what its keys have to be will be known then
 		d.pokeReserve()
 	case p.access.mute() && (r.on && r.lost == nil || !r.on && p.rsv.key != 0):
-		p.partial = true // the check is repeated once its port group carries I/O
-		p.refresh("", nil)
+		p.putOff()
 	case r.on && r.lost == nil:
 		if wait := p.rsv.notBefore - d.loop.Now(); wait > 0 && !(p.chain <= p.rsv.settledGen && p.gen > p.rsv.settledGen) {
 			p.refresh("waiting with the registration: a command of its old session may still be under way, and nothing proves that it is not", nil)
@@ -43,6 +42,13 @@ func (d *Device) enroll(p *path, why string) bool {
 	return true
 }
 
+// putOff leaves the registration of p to the check that comes when its port group carries
+// I/O: now it takes no such command.
+func (p *path) putOff() {
+	p.partial = true
+	p.refresh("", nil)
+}
+
 // enrolment is the registration of a path that came up.
 type enrolment struct {
 	p   *path
@@ -57,6 +63,8 @@ func (e *enrolment) then(next func(reserveReply)) func(reserveReply) {
 		switch {
 		case e.n != p.rsv.attempt || !p.logged || p.gen != r.gen || r.unsent && r.err != nil && !p.logged:
 		case r.unknown: // its session is given up
+		case r.refused:
+			p.putOff()
 		default:
 			next(r)
 		}

@@ -95,17 +95,28 @@ func (op *reserveOp) takeOver(v reserveView) {
 			op.do(reserveStep{
 				sa: scsi.SARelease, typ: v.res.Type, prefer: p,
 				seen: func(v reserveView) bool { return !v.heldByUs(&d.rsv) },
-				then: func(*path) {
-					op.released()
-					for _, other := range d.paths {
-						if other != p && (!d.rsv.reg.PerPath || d.keyOf(other) == v.res.Key) {
-							other.rsv.key = 0
-							other.doubt("its registration went with the reservation")
-						}
-					}
-				},
+				then: func(*path) { op.tookOver(p, v.res.Key) },
 			})
 		},
+	})
+}
+
+// tookOver makes sure that the reservation is gone: RELEASE by another path than the one that
+// holds it is answered GOOD and does nothing.
+func (op *reserveOp) tookOver(p *path, key uint64) {
+	d := op.d
+	op.look(func(v reserveView) {
+		if v.heldByUs(&d.rsv) {
+			op.finish(fmt.Errorf("%w: the path that took the reservation over does not take commands now: try again", ErrReserveInvalid))
+		} else {
+			op.released()
+		}
+		for _, other := range d.paths {
+			if other != p && (!d.rsv.reg.PerPath || d.keyOf(other) == key) {
+				other.rsv.key = 0
+				other.doubt("its registration went with the reservation")
+			}
+		}
 	})
 }
 
@@ -258,7 +269,7 @@ func (op *reserveOp) unregisterOver(paths []*path, rounds int) {
 		case op.ended:
 		case r.err == nil:
 			next(p)
-		case r.unsent, r.unknown: // the path is down: its key, if it is still there, comes next
+		case r.unsent, r.unknown, r.refused: // the path is down, or in standby: its key, if it is still there, comes next
 			op.unregisterOver(paths[1:], rounds)
 		default:
 			op.finish(r.err)

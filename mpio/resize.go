@@ -76,13 +76,19 @@ func (d *Device) considerGrowth(p *path) {
 	}
 }
 
-// setSize changes the size for everybody.
+// setSize changes the size for everybody. A path that was found to show another one than the
+// device had, without a word, may be right now.
 func (d *Device) setSize(c scsi.Capacity) {
 	d.identity.Capacity = c
 	d.geo.size = c.Bytes()
 	g := *d.pub.Load()
 	g.Size = d.geo.size
 	d.pub.Store(&g)
+	for _, q := range d.paths {
+		if q.quarantined {
+			q.startCheck("the device has another size now")
+		}
+	}
 }
 
 // otherwiseSame reports whether the unit behind p is the device's but for its

@@ -253,3 +253,28 @@ func TestGrowthDuringACheck(t *testing.T) {
 		assert.Equal(t, want, r.blocks(), op)
 	}
 }
+
+// A path that showed another size without a word, as its session was lost before the word came,
+// is looked at again once the device has that size.
+func TestResizeAndOutage(t *testing.T) {
+	for name, blocks := range map[string]int{"shrink": 1000, "growth": 8192} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, 2, nil)
+			if blocks > 4096 {
+				r.weaken()
+			}
+			r.up()
+			r.unit.data = append(r.unit.data, make([]byte, 4096*testBlock)...)
+			r.views(4096, blocks)
+			r.s[1].cut(msec)
+			r.l.run(sec)
+			require.Equal(t, StateQuarantined, r.state(1))
+			r.views(blocks, blocks)
+			r.attend(0, scsi.ASCCapacityChanged)
+			require.NoError(t, r.waitFor(r.read(0, 1)))
+			r.l.run(sec)
+			assert.Equal(t, uint64(blocks), r.blocks())
+			assert.Equal(t, []State{StateUp, StateUp}, []State{r.state(0), r.state(1)})
+		})
+	}
+}
