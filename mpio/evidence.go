@@ -88,6 +88,12 @@ func (p *path) stalled(now, waited int64) {
 	h.stallEnd = now
 }
 
+// stalledSince reports whether a command that waited for long on p was answered, or
+// given up, after t.
+func (p *path) stalledSince(t int64) bool {
+	return p.health.stallEnd != 0 && p.health.stallEnd > t
+}
+
 // measure takes the figures of the last seconds.
 func (d *Device) measure(now int64) {
 	d.averages.measure(d)

@@ -25,6 +25,7 @@ const (
 	longQueue     = 16    // commands
 	crowdedFor    = 100e6 // ns: a queue that was longer for so long will stay so
 	crowdedWeight = 1.0 / 12
+	shortQueue    = 3   // commands: so many are no long queue, however long each takes
 	unknownLat    = 1e6 // ns: assumed while no path has a sample
 )
 
@@ -57,7 +58,7 @@ func (latency) pick(d *Device, cands []*path, o *io) *path {
 	var chosen *path
 	n := 0
 	for _, p := range cands {
-		if p.cost.equals(&best.cost) && (chosen == nil || d.fewer(p, chosen, &n)) {
+		if p.cost.equals(&best.cost) && (chosen == nil || d.calmer(p, chosen, &n, now)) {
 			if chosen == nil {
 				n = 1
 			}
@@ -65,6 +66,23 @@ func (latency) pick(d *Device, cands []*path, o *io) *path {
 		}
 	}
 	return chosen
+}
+
+// calmer is fewer, but of paths with as many commands in flight it takes one that did
+// not stall of late: what befell a path will do so again sooner than one that it
+// spared. Scouts see whether it goes on.
+func (d *Device) calmer(p, chosen *path, n *int, now int64) bool {
+	if p.inflight != chosen.inflight || p.health.stallEnd == chosen.health.stallEnd {
+		return d.fewer(p, chosen, n)
+	}
+	is, was := p.stalledSince(now-stallSpan), chosen.stalledSince(now-stallSpan)
+	if is == was {
+		return d.fewer(p, chosen, n)
+	}
+	if was {
+		*n = 1
+	}
+	return was
 }
 
 // equals reports whether c is equal to the least cost. Where queues are long a share
@@ -99,13 +117,14 @@ func (d *Device) crowded(near *path, now int64) bool {
 // spread makes long queues dearer, and gives the path that is cheapest then. With
 // one command more in a long queue nothing is done sooner, while on a path that is
 // farther it is done in addition. A queue is measured in the nearest path's
-// commands, so that those that take as long stay equal.
+// commands, so that those that take as long stay equal; but a few commands keep
+// no path busy, even if they take as long as many of the nearest's.
 func spread(cands []*path, near *path) (best *path) {
 	best = cands[0]
 	one := near.cost.queue / float64(near.inflight)
 	for _, p := range cands {
 		c := &p.cost
-		if n := c.queue / one; n > longQueue {
+		if n := c.queue / one; n > longQueue && p.inflight > shortQueue {
 			c.total += c.queue * (n - longQueue) * crowdedWeight
 		}
 		if c.total < best.cost.total {

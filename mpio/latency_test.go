@@ -327,3 +327,64 @@ func TestEqualCosts(t *testing.T) {
 		assert.Equal(t, c.want, c.other.equals(&c.best), c.name)
 	}
 }
+
+// A path that is slower but has next to nothing in flight is not busy: while the
+// near one stays saturated, what it does comes on top.
+func TestFewCommandsAreNoLongQueue(t *testing.T) {
+	near, far := &path{inflight: 28}, &path{}
+	cands := []*path{near, far}
+	for n := range 8 {
+		near.cost = cost{alone: 200, queue: 28 * 100, one: 50}
+		far.inflight = n
+		far.cost = cost{alone: 2000, queue: float64(n) * 1000, one: 500}
+		for _, p := range cands {
+			p.cost.total = p.cost.alone + p.cost.queue
+		}
+		best := spread(cands, near)
+		plain := far.cost.alone + far.cost.queue
+		if n <= shortQueue {
+			assert.InDelta(t, plain, far.cost.total, 0, "%d in flight", n)
+			assert.Same(t, far, best, "%d in flight", n)
+		} else {
+			assert.Greater(t, far.cost.total, plain, "%d in flight: a long queue, whoever takes as long", n)
+		}
+	}
+	assert.Same(t, near, spread(cands, near), "and it gets no more than it does")
+}
+
+// Where all else is equal a path that stalled of late is left alone, as long as it goes on stalling.
+func TestEqualPathsThatStallAreSpared(t *testing.T) {
+	r := newRig(t, 3, func(c *Config) { c.HedgeBudget = -1 }).up()
+	stalling := true
+	for i, s := range r.s {
+		s.delay = func() int64 {
+			if i == 0 && stalling && r.l.now%sec < 200*msec {
+				return 200*msec - r.l.now%sec
+			}
+			return 300 * usec
+		}
+	}
+	l := newLoad(r, 1, 8, 2)
+	r.l.run(2 * sec)
+	for range 3 {
+		s := r.shares(15 * sec)
+		assert.Less(t, s[0], 0.001, "scouts see that it goes on")
+		assert.InDelta(t, s[1], s[2], 0.1, "the others share")
+	}
+	stalling = false
+	r.l.run(12 * sec)
+	assert.InDelta(t, 1./3, r.shares(3 * sec)[0], 0.1, "and when it has been well for some time")
+	for _, s := range r.s {
+		s.delay = func() int64 {
+			if r.l.now%sec < 200*msec {
+				return 200*msec - r.l.now%sec
+			}
+			return 300 * usec
+		}
+	}
+	r.l.run(2 * sec)
+	for _, s := range r.shares(3 * sec) {
+		assert.InDelta(t, 1./3, s, 0.1, "what befalls all says nothing of one")
+	}
+	assert.Zero(t, l.errors)
+}

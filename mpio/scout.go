@@ -57,7 +57,7 @@ func (d *Device) sendScout(cands []*path, o *io, now int64) {
 	for _, p := range cands {
 		e := &p.est[o.dir()]
 		known := max(e.last, p.est[0].last, p.scout.sentAt)
-		if p.inflight > 0 || e.lat == 0 || e.far == 0 && now-known < scoutStale || s.tokens < 1 {
+		if p.inflight > 0 || e.far == 0 && now-known < scoutStale || s.tokens < 1 {
 			continue
 		}
 		p.scout.giveUp(now)
@@ -127,6 +127,9 @@ func (s *scout) found(now int64, bytes int) {
 	reads, writes := &p.est[0], &p.est[1]
 	before := reads.lat
 	p.stat.late(now, now-s.sentAt)
+	if now-s.sentAt >= p.dev.stallLimit {
+		p.stalled(now, now-s.sentAt)
+	}
 	took := float64(now - s.sentAt)
 	reads.add(now, now-s.sentAt, traffic{p.inflight, p.queued[0], bytes})
 	healed := before > 0 && reads.lat <= before*healedRatio

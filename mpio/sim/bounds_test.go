@@ -12,9 +12,9 @@ import (
 
 // Scenarios where an attempt at the formula has failed once, and that are quick:
 // there the latency policy stays within its bounds. docs/policies.md has all of
-// them, the four where it does not among these.
+// them, the one where it does not among these.
 func TestLatencyPolicyWithinBounds(t *testing.T) {
-	set, err := find("equal-2/qd8,equal-4/qd256,slow-4/qd32,far-2/qd1,far-2/qd32,far-4/qd256,lines-2/qd8,lines-2/qd32,lines-4,jitter-4/qd32,mixed-lines-2/qd8,ladder-8/qd256")
+	set, err := find("equal-2/qd8,equal-4/qd256,slow-2/qd32,slow-4/qd32,far-2/qd1,far-2/qd32,far-4/qd256,lines-2/qd8,lines-2/qd32,lines-4,jitter-4/qd32,mixed-lines-2/qd8,ladder-8/qd256")
 	require.NoError(t, err)
 	o := options{
 		policies: []string{mpio.PolicyLatency, mpio.PolicyQueueDepth, mpio.PolicyServiceTime},
