@@ -111,7 +111,7 @@ func TestControlSocket(t *testing.T) {
 	assert.Zero(t, r.code, r.stderr)
 	assert.JSONEq(t, `{"version":1,"name":"disk1-0","action":"failback","value":"30"}`, r.stdout)
 	assert.Equal(t, []pathCommand{{Action: "policy", Value: "queue-depth"}, {Action: "failback", Value: "30"}}, dev.steers[1:])
-	dev.err = noSuchDevice("z")
+	dev.err = noSuchDevice("/nonexistent", "z")
 	r = runCLI(t, "path", "disk1-0", "2", "up", "--runtime-dir", dir)
 	assert.Equal(t, exitNoDevice, r.code, "the exit code travels")
 	assert.Contains(t, r.stderr, `"z"`)

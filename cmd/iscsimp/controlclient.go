@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -53,6 +54,8 @@ func controlCallWithin(ctx context.Context, limit time.Duration, dir, name, meth
 		return fmt.Errorf("%s: %w", name, errGone)
 	case errors.Is(err, context.DeadlineExceeded):
 		return failf(exitTimeout, "the process of device %s does not answer within %v", name, limit)
+	case errors.Is(err, fs.ErrPermission):
+		return notYours(name, &fs.PathError{Op: "connect", Path: socket, Err: fs.ErrPermission})
 	case err != nil:
 		return fmt.Errorf("device %s: %w", name, err)
 	}

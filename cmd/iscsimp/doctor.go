@@ -155,7 +155,10 @@ func checkInitiatorName(n nameFinder, given string) finding {
 		f.Remedy = "if the target has an access list, give it the name afterwards"
 		if !writable(n.stateDir) {
 			f.Status, f.code = verdictFail, exitError
-			f.Detail = "none, and " + n.stateDir + " cannot be written to keep one"
+			f.Detail = "none, and no folder to keep one in"
+			if n.stateDir != "" {
+				f.Detail = "none, and " + n.stateDir + " cannot be written to keep one"
+			}
 			f.Remedy = "write InitiatorName=… into " + n.systemFile + ", or give --" + flagInitiatorName
 		}
 	case err != nil:
@@ -219,10 +222,13 @@ func checkDevice(d deviceStatus) finding {
 // checkState tells whether a login can note its sessions, without which it is not
 // let write.
 func checkState(dir string) finding {
-	f := finding{Check: "state folder", Status: verdictOK, Detail: cmp.Or(dir, "none")}
-	if dir == "" || !writable(dir) {
-		f.Status, f.code = verdictWarn, exitError
-		f.Detail += ", which cannot be written to: a login would fail, since it notes its sessions there for a restart"
+	f := finding{Check: "state folder", Status: verdictOK, Detail: dir}
+	switch {
+	case dir == "":
+		f.Status, f.Detail = verdictWarn, "there is none, since there is no home folder: a login would fail"
+		f.Remedy = "set XDG_STATE_HOME, or give one with --" + flagStateDir
+	case !writable(dir):
+		f.Status, f.Detail = verdictWarn, dir+" cannot be written to: a login would fail, since it notes its sessions there for a restart"
 		f.Remedy = "make it writable, or give another with --" + flagStateDir
 	}
 	return f

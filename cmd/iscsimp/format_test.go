@@ -152,7 +152,7 @@ func TestExitCodes(t *testing.T) {
 	for want, errs := range map[int][]error{
 		exitOK:       {nil},
 		exitError:    {errors.New("x"), &initiator.Error{}, &initiator.Error{Kind: initiator.KindUnusable}, &initiator.Error{Kind: initiator.KindIdentity}},
-		exitNoDevice: {noSuchDevice("x")},
+		exitNoDevice: {noSuchDevice("/nonexistent", "x")},
 		exitConnect:  {&initiator.Error{Kind: initiator.KindConnect}},
 		exitLogin:    {&initiator.Error{Kind: initiator.KindLogin}},
 		exitInvalid:  {usagef("x"), &initiator.Error{Kind: initiator.KindInvalid}},

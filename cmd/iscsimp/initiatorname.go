@@ -76,8 +76,13 @@ func (n nameFinder) existing(given string) (name, source string, err error) {
 	return "", "", fmt.Errorf("no initiator name: %w", fs.ErrNotExist)
 }
 
-// ownFile is where a generated name is kept.
-func (n nameFinder) ownFile() string { return filepath.Join(n.stateDir, "initiatorname.iscsi") }
+// ownFile is where a generated name is kept, "" if there is no folder for it.
+func (n nameFinder) ownFile() string {
+	if n.stateDir == "" {
+		return ""
+	}
+	return filepath.Join(n.stateDir, "initiatorname.iscsi")
+}
 
 // readInitiatorName reads a file in open-iscsi's form: a line InitiatorName=….
 func readInitiatorName(path string) (string, error) {

@@ -113,7 +113,7 @@ func logoutOne(ctx context.Context, dir, name string, force bool) logoutResult {
 	var end claim
 	switch {
 	case errors.Is(r.err, errGone):
-		r.err = noSuchDevice(name)
+		r.err = noSuchDevice(dir, name)
 		if holder, running := watch.holder(); running { // it is just starting or just ending
 			r.PID = holder.PID
 			end, r.err = watch.wait(ctx)

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -54,15 +58,32 @@ func selectDevices(c *cli.Context, names []string) ([]deviceStatus, error) {
 		}
 		st, ok := statusOf(c.Context, dir, name)
 		if !ok {
-			return nil, noSuchDevice(name)
+			return nil, noSuchDevice(dir, name)
 		}
 		devices = append(devices, st)
 	}
 	return devices, nil
 }
 
-func noSuchDevice(name string) error {
+// noSuchDevice says that name does not run in dir, or that this user cannot know.
+func noSuchDevice(dir, name string) error {
+	f, err := os.Open(filepath.Join(dir, name+lockSuffix))
+	if errors.Is(err, fs.ErrPermission) {
+		return notYours(name, err)
+	}
+	if err == nil {
+		f.Close()
+	}
 	return failf(exitNoDevice, "no device called %q runs here; `iscsimp ls` lists those that do", name)
+}
+
+// notYours says that a device, if there is one, belongs to another user.
+func notYours(name string, err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path
+	}
+	return failf(exitError, "device %s: %w; ask as the user who runs it", name, err)
 }
 
 // nothingIfEmpty gives "nothing found" for an empty list.

@@ -22,8 +22,9 @@ func pathSubcommand() *cli.Command {
 			"down: no new I/O goes there. up: the path is used again.\n" +
 			"up also makes I/O return to a path that failback keeps it away from.\n" +
 			"priority N: paths with the smallest N that are up carry all the I/O.\n" +
-			"weight N: how much I/O the path gets, compared with others of its priority; with the\n" +
-			"policy weighted, what it costs: the smallest N is used first.\n" +
+			"weight N: with the policies round-robin, round-robin-subset and least-bytes, how much I/O the\n" +
+			"path gets compared with others of its priority; with weighted, what it costs: the smallest N\n" +
+			"is used first. The other policies do not go by it.\n" +
 			"In the place of PATH, policy P and failback WHEN change for the running device what\n" +
 			"login was told with --policy and --failback.",
 		Flags: flags([]cli.Flag{
@@ -52,7 +53,7 @@ func runPath(c *cli.Context) error {
 	}
 	st, ok := statusOf(c.Context, dir, name)
 	if !ok {
-		return noSuchDevice(name)
+		return noSuchDevice(dir, name)
 	}
 	if err := controlCall(c.Context, dir, name, http.MethodPost, "/v1/path", cmd, nil); err != nil {
 		return err
@@ -63,6 +64,11 @@ func runPath(c *cli.Context) error {
 			return fmt.Errorf("it is done, but not saved: %w", err)
 		}
 	}
+	if now, ok := statusOf(c.Context, dir, name); ok {
+		for _, n := range cmd.notes(now) {
+			fmt.Fprintf(c.App.ErrWriter, "iscsimp: %s\n", n)
+		}
+	}
 	if c.Bool(flagJSON) {
 		return writeJSON(c.App.Writer, report, false)
 	}
@@ -70,6 +76,21 @@ func runPath(c *cli.Context) error {
 		_, err = fmt.Fprintln(c.App.Writer, "saved in", report.Saved)
 	}
 	return err
+}
+
+// notes tells what somebody may not have meant who gave the command; now is the
+// device after it.
+func (p pathCommand) notes(now deviceStatus) []string {
+	var list []string
+	switch {
+	case p.Action == "weight" && !slices.Contains([]string{"round-robin", "round-robin-subset", "least-bytes", "weighted"}, now.Policy):
+		list = append(list, fmt.Sprintf("the policy %s does not go by weights; `iscsimp path %s policy weighted` and others do", now.Policy, now.Name))
+	case p.Action == "priority" && now.Policy == "round-robin":
+		list = append(list, fmt.Sprintf("the policy round-robin uses all paths, whatever their priority; `iscsimp path %s policy round-robin-subset` does not", now.Name))
+	case p.Action == "down" && now.State == "no-path":
+		list = append(list, fmt.Sprintf("that was the last path of %s: I/O waits for one; `iscsimp path %s %s up` takes it back", now.Name, now.Name, p.Path))
+	}
+	return list
 }
 
 // portalOf gives the portal of a path that is named by its number or its portal.

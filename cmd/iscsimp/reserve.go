@@ -107,7 +107,7 @@ func runReserve(c *cli.Context) error {
 		return err
 	}
 	if _, ok := statusOf(c.Context, dir, name); !ok {
-		return noSuchDevice(name)
+		return noSuchDevice(dir, name)
 	}
 	var report reserveReport
 	if err := controlCallWithin(c.Context, reserveTimeout+controlTimeout, dir, name, http.MethodPost, "/v1/reserve", cmd, &report); err != nil {
