@@ -28,6 +28,7 @@ type cacheWatch struct {
 	lost     error  // what the next flush fails with, nil: nothing was lost
 	lostAt   uint64 // answered, when that was reported
 	losses   uint32 // reports of a loss so far
+	era      uint32 // the same, and those when nothing that was answered was in the cache
 	seen     sighting
 	cut      bool // every session was lost while changes were not flushed
 }
@@ -61,7 +62,7 @@ func (d *Device) settleCache(o *io) error {
 	// loss came after that was written.
 	var err error
 	switch {
-	case o.req.losses != w.losses:
+	case o.req.stored && o.req.era != w.era, !o.req.stored && o.req.losses != w.losses:
 		err = w.lossError()
 	case o.req.req.Op == block.OpFlush:
 		err, w.lost = w.lost, nil
@@ -85,8 +86,8 @@ func (d *Device) stored(o *io) {
 	}
 	w := &d.cache
 	w.answered++
-	if q := o.req; !q.stored || o.era != w.losses {
-		q.stored, q.losses = true, o.era
+	if q := o.req; !q.stored || o.era != w.era {
+		q.stored, q.era = true, o.era
 	}
 }
 
@@ -94,8 +95,13 @@ func (d *Device) stored(o *io) {
 // lost a part before: no flush that was asked for earlier covers it.
 func (d *Device) settleStored(q *request) {
 	w := &d.cache
-	if q.stored && q.err == nil && q.losses != w.losses {
-		w.lost, w.lostAt = w.lossError(), w.answered
+	if !q.stored || q.err != nil || q.era == w.era {
+		return
+	}
+	told := w.lost != nil
+	w.lost, w.lostAt = w.lossError(), w.answered
+	if !told {
+		d.emit(Event{Kind: CacheLost, Count: 1, Err: w.lost, Text: "a write that was under way then may be lost: the next flush fails"})
 	}
 }
 
@@ -109,6 +115,10 @@ func (w *cacheWatch) lossError() error {
 // loseCache notes that what the cache held is gone.
 func (d *Device) loseCache(p *path, why string) {
 	w := &d.cache
+	if w.off || d.caps.noSync {
+		return
+	}
+	w.era++
 	n := d.dirty()
 	if n == 0 {
 		return

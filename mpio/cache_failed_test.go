@@ -107,3 +107,21 @@ func TestFailedWriteThroughIsNotHiddenByTheNext(t *testing.T) {
 	require.ErrorIs(t, r.waitFor(r.flush()), block.ErrIO)
 	require.NoError(t, r.waitFor(r.flush()))
 }
+
+// What was answered before has been flushed, but a write under way may have been dropped
+// by the failure.
+func TestFailedSynchronizeConcernsWritesUnderWay(t *testing.T) {
+	r := newRig(t, 1, nil).up()
+	took := r.s[0].delay
+	r.s[0].delay = func() int64 { return sec }
+	q := r.write(0, 1, 1)
+	r.s[0].delay = took
+	r.syncFails(sense(scsi.KeyMediumError, scsi.ASCWriteError))
+	require.ErrorIs(t, r.waitFor(r.flush()), block.ErrIO)
+	require.Empty(t, r.kinds(CacheLost), "nothing that was answered")
+	require.NoError(t, r.waitFor(q), "it may have been executed before")
+	assert.Len(t, r.kinds(CacheLost), 1)
+	require.ErrorIs(t, r.waitFor(r.flush()), block.ErrIO)
+	require.NoError(t, r.waitFor(r.flush()))
+	r.requireIdle()
+}

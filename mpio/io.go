@@ -74,7 +74,7 @@ type io struct {
 	denied bool // ... or would have been, had the budget allowed it
 
 	mark     uint64 // kindSync: the changes answered before it was sent
-	era      uint32 // cacheWatch.losses when it was sent
+	era      uint32 // cacheWatch.era when it was sent
 	refusals uint8  // answers that refused it for the access state of its path
 }
 
@@ -169,7 +169,7 @@ func (o *io) build(d *Device) {
 	c := &o.cmd
 	c.Err, c.Sense, c.Status = nil, nil, scsi.Good
 	c.Received, c.Underflow, c.Overflow, c.Residual = 0, false, false, 0
-	o.era = d.cache.losses
+	o.era = d.cache.era
 	var flags scsi.RWFlags
 	if o.fua {
 		flags = scsi.FUA

@@ -19,8 +19,9 @@ type request struct {
 	fuaBit    bool // ios carry the FUA bit
 	syncAfter bool // SYNCHRONIZE CACHE once the data is written
 	noUnmap   bool
-	losses    uint32 // cacheWatch.losses when it came, or when what was stored of it first was sent
+	losses    uint32 // cacheWatch.losses when it came
 	stored    bool   // a part of it was stored, though not by FUA
+	era       uint32 // cacheWatch.era when such a part was sent, the first or one that is in doubt
 	answered  uint64 // cacheWatch.answered when it came
 	err       error  // the first
 }
