@@ -34,6 +34,13 @@ var faults = []fault{
 		r.rules = append(r.rules, r.proxies[p].Inject(iscsitest.And(iscsitest.Op(pdu.OpSCSICommand, pdu.OpDataOut), iscsitest.First(1)), iscsitest.FaultDrop()))
 	}},
 	{"turned away", turnedAway},
+	{"no WRITE SAME", func(r *rig, p int) {
+		r.inject(iscsitest.And(iscsitest.OnPortal(p), iscsitest.SCSI(scsi.OpWriteSame16), iscsitest.First(1)), iscsitest.FailSense(scsi.KeyIllegalRequest, scsi.ASCInvalidOpcode))
+	}},
+	{"no FUA", func(r *rig, p int) {
+		bit := iscsitest.Func("FUA", func(e *iscsitest.Event) bool { return e.Command.CDB[1]&0x08 != 0 })
+		r.inject(iscsitest.And(iscsitest.OnPortal(p), iscsitest.SCSI(scsi.OpWrite10), bit, iscsitest.First(1)), iscsitest.FailSense(scsi.KeyIllegalRequest, scsi.ASCInvalidFieldInCDB))
+	}},
 	{"hang", func(r *rig, p int) {
 		h := r.hold(iscsitest.HoldStrict)
 		r.inject(iscsitest.And(iscsitest.OnPortal(p), iscsitest.SCSI(), iscsitest.First(2)), iscsitest.Hang(h))

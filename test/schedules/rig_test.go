@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,6 +44,7 @@ type rig struct {
 	alua    bool
 	cache   *cachedMedium // nil: nothing is volatile
 	faults  []fault
+	count   atomic.Uint32 // requests that may take one of two forms
 	holds   []*iscsitest.Hold
 	rules   []*iscsitest.Injection
 	steps   []step
@@ -95,6 +97,10 @@ func (r *rig) startTarget(paths int) {
 	}
 	// Without a write cache a power-on loses nothing, so that no flush has to fail.
 	lun := iscsitest.LUN{Size: 1 << 20, PowerOnUA: r.rnd.IntN(2) == 0, NoWriteCache: true}
+	// Requests of one command, or of several; zeros by one WRITE SAME, or if that is refused by several writes.
+	lun.BlockSize, lun.MaxWriteSame = []uint32{512, 4096}[r.rnd.IntN(2)], 1<<10
+	lun.MaxTransfer = []uint32{0, 0, 4096, 8192}[r.rnd.IntN(4)]
+	lun.NoUnmap = r.rnd.IntN(2) == 0
 	if r.cache != nil {
 		lun.NoWriteCache, lun.Medium = false, r.cache
 	}
@@ -222,12 +228,17 @@ func (d disk) Read(p []byte, offset uint64) error {
 	return d.do(&block.Request{Op: block.OpRead, Offset: offset, Length: uint64(len(p)), Data: p})
 }
 
-// Write implements nbdload.Disk.
+// Write implements nbdload.Disk. Where the cache is of no interest some writes have the FUA bit all the same.
 func (d disk) Write(p []byte, offset uint64, fua bool) error {
+	fua = fua || d.r.cache == nil && d.r.count.Add(1)%8 == 0
 	return d.do(&block.Request{Op: block.OpWrite, Offset: offset, Length: uint64(len(p)), Data: p, FUA: fua})
 }
 
-// WriteZeroes implements nbdload.Disk.
+// WriteZeroes implements nbdload.Disk. Where a trim does the same it is one, every other time.
 func (d disk) WriteZeroes(offset uint64, length uint32) error {
-	return d.do(&block.Request{Op: block.OpWriteZeroes, Offset: offset, Length: uint64(length)})
+	op := block.OpWriteZeroes
+	if d.r.d.Geometry().CanTrim && d.r.count.Add(1)%2 == 0 {
+		op = block.OpTrim
+	}
+	return d.do(&block.Request{Op: op, Offset: offset, Length: uint64(length)})
 }
