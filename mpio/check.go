@@ -235,6 +235,7 @@ func (c *check) init(p *path) {
 func (p *path) startCheck(string) {
 	c := &p.check
 	p.rsv.pending = ""
+	p.looks++
 	if !p.logged {
 		return
 	}

@@ -98,3 +98,65 @@ func TestOtherUnitBehindAPathInUse(t *testing.T) {
 		})
 	}
 }
+
+// A path passed its check and waits until its session is noted. Meanwhile it is looked at
+// again, and leads elsewhere. The note comes too late to let it in.
+func TestLateNoteAfterAnotherCheck(t *testing.T) {
+	for name, change := range map[string]func(*fakeUnit){
+		"another disk": func(u *fakeUnit) { *u = *otherUnit() },
+		"no disk":      func(u *fakeUnit) { u.inquiry.DeviceType = scsi.TypeEnclosure },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, book := newNoted(t, 2, nil)
+			r.s[1].loginTakes = 20 * msec
+			book.takes = 500 * msec
+			r.d.Start()
+			r.l.run(100 * msec)
+			unit := newFakeUnit(4096)
+			change(unit)
+			r.s[1].unit = unit
+			r.d.paths[1].doubt("reported LUNs data changed")
+			r.l.run(2 * sec)
+			assert.Equal(t, StateUp, r.state(0))
+			assert.NotEqual(t, StateUp, r.state(1))
+			r.only(1)
+			require.NoError(t, r.waitFor(r.write(0, 1, 1)))
+			assert.Zero(t, unit.counts[scsi.OpWrite10])
+		})
+	}
+}
+
+// What was in flight when the target cast doubt on a path is not trusted, though the check
+// finds nothing wrong before it is answered: it may be from another unit all the same.
+func TestAnswerFromBeforeTheDoubt(t *testing.T) {
+	r := newRig(t, 1, nil).up()
+	right, other := r.unit, otherUnit()
+	copy(other.data, stamp(99, 10))
+	slow := true
+	r.s[0].delay = func() int64 {
+		if slow {
+			slow = false
+			return 50 * msec
+		}
+		return 100 * usec
+	}
+	read := r.read(0, 1)
+	r.attend(0, scsi.ASCReportedLUNsChanged)
+	second := r.read(1, 1)
+	r.l.run(20 * msec)
+	require.True(t, second.done)
+	require.Equal(t, StateUp, r.state(0))
+	require.False(t, read.done)
+	r.l.run(20 * msec)
+	r.s[0].unit = other // the slow read is executed by it
+	r.s[0].intercept = func(cdb scsi.CDB) (answer, bool) {
+		r.l.after(0, func() { r.s[0].unit = right })
+		r.s[0].intercept = nil
+		return answer{}, false
+	}
+	r.l.run(100 * msec)
+	require.True(t, read.done)
+	require.NoError(t, read.Err)
+	assert.Zero(t, read.Data[0], "another unit's data")
+	assert.Equal(t, 1, other.counts[scsi.OpRead10])
+}

@@ -251,7 +251,7 @@ func (h *hedger) CommandDone(cmd *session.Command) {
 	now := d.loop.Now()
 	p.land(c)
 	p.hedge.unseen = 0
-	if cmd.Err == nil && cmd.Status == scsi.Good && p.verified && c.complete() {
+	if cmd.Err == nil && cmd.Status == scsi.Good && p.trusts(c) && c.complete() {
 		p.succeeded(c, now, now-c.sentAt)
 		h.won(c, now)
 	} else {

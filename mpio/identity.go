@@ -123,6 +123,9 @@ func (p *path) join(why string) {
 	if !p.dev.noted(p, why) {
 		return
 	}
+	if !p.verified {
+		p.trusted = p.dev.loop.Now()
+	}
 	p.verified, p.failedCheck, p.quarantined = true, false, false
 	p.introduced, p.met = true, true
 	p.judgeReturn()

@@ -28,7 +28,7 @@ func (d *Device) CommandDone(c *session.Command) {
 	now := d.loop.Now()
 	p.land(o)
 	p.hedge.unseen = 0
-	if c.Err == nil && c.Status == scsi.Good && p.verified && o.complete() {
+	if c.Err == nil && c.Status == scsi.Good && p.trusts(o) && o.complete() {
 		p.succeeded(o, now, now-o.sentAt)
 		if o.kind == kindRead {
 			d.hedges.earn()
@@ -83,7 +83,7 @@ func (d *Device) judge(o *io, p *path, now int64) {
 		d.conflicted(o, p)
 		return
 	}
-	doubted := !p.verified // before this answer
+	doubted := !p.trusts(o) // before this answer
 	refused := d.noteSense(p, sense, remedy)
 	switch {
 	case doubted:
@@ -141,7 +141,7 @@ func raisesDoubt(s scsi.Sense, r scsi.Remedy) bool {
 // judgeSuccess handles an answer that means success but cannot be taken as such.
 func (d *Device) judgeSuccess(o *io, p *path, now int64) {
 	switch {
-	case !p.verified:
+	case !p.trusts(o):
 		d.disbelieve(o, p)
 	case !o.complete():
 		c := &o.cmd
@@ -158,7 +158,7 @@ func (d *Device) judgeSuccess(o *io, p *path, now int64) {
 }
 
 // disbelieve sends o again that was answered over a path which has to prove anew where it
-// leads. What it delivered may be another unit's, and so may the error.
+// leads, or had to since o was sent. What it delivered may be another unit's, and so may the error.
 func (d *Device) disbelieve(o *io, p *path) {
 	p.stat.retries++
 	d.retryNow(o)

@@ -58,6 +58,7 @@ type path struct {
 	// What is known; state is derived from it.
 	logged      bool // the session takes commands
 	verified    bool // the unit behind it is the device's, as far as known now
+	looks       int  // times it was looked at, or was to be: what rests on an earlier one is late
 	silent      bool
 	offline     bool
 	quarantined bool
@@ -94,6 +95,7 @@ type path struct {
 	cost        cost // scratch of the latency policy
 	scout       scout
 	answered    int64 // loop time of the last answer to a read or write
+	trusted     int64 // loop time since when it is verified: what was sent before is not trusted
 	loginAt     int64 // loop time of the last login
 	wellAt      int64 // loop time when the last command was sent of those that succeeded
 	listed      bool  // to be noted for a restart; see remember.go
@@ -125,6 +127,10 @@ type path struct {
 func (p *path) usable() bool {
 	return p.logged && p.verified && !p.offline && !p.quarantined && !p.closed && p.detour.via == "" && !p.access.held()
 }
+
+// trusts reports whether the answer to o comes from the device's unit: p is verified, and was all
+// the time since o was sent.
+func (p *path) trusts(o *io) bool { return p.verified && o.sentAt >= p.trusted }
 
 // derive computes the state.
 func (p *path) derive() State {

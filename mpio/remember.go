@@ -50,9 +50,10 @@ type memory struct {
 
 // noteWaiter is a path that was checked and waits until it is noted.
 type noteWaiter struct {
-	p   *path
-	gen uint64
-	why string
+	p     *path
+	gen   uint64
+	looks int // path.looks
+	why   string
 }
 
 // record is how p's present session is noted.
@@ -78,7 +79,7 @@ func (d *Device) noted(p *path, why string) bool {
 		return true
 	}
 	p.refresh("checked; waiting until its session is noted for a restart", nil)
-	m.waiting = append(m.waiting, noteWaiter{p, p.gen, why})
+	m.waiting = append(m.waiting, noteWaiter{p, p.gen, p.looks, why})
 	d.remember()
 	return false
 }
@@ -152,7 +153,7 @@ var errNotNoted = errors.New("cannot note the session for a restart, so that not
 func (w noteWaiter) done(err error) {
 	p := w.p
 	switch {
-	case p.gen != w.gen || !p.logged || p.verified || p.check.running || p.dev.closeSent:
+	case p.gen != w.gen || p.looks != w.looks || !p.logged || p.verified || p.check.running || p.dev.closeSent:
 	case err != nil:
 		p.check.fail(fmt.Errorf("%w: %w", errNotNoted, err))
 	default:

@@ -2,6 +2,7 @@ package mpio_test
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -142,5 +143,27 @@ func TestKeysChangeWhileTheyAreRead(t *testing.T) {
 		assert.Equal(t, []uint64{keyB}, i.Keys)
 		assert.True(t, i.Held)
 		assert.False(t, i.Ours)
+	})
+}
+
+// TestDoubtWhileAPathRegisters: the registration of a path that came back is met by the news that
+// its unit may be another one. It carries no I/O before that was looked at.
+func TestDoubtWhileAPathRegisters(t *testing.T) {
+	inReserveRig(t, 2, iscsitest.Quirks{}, false, func(t *testing.T, r *reserveRig) {
+		require.NoError(t, r.a.register(mpio.Registration{Key: keyA}))
+		var doubted atomic.Bool
+		hold := iscsitest.NewHold(iscsitest.HoldStrict)
+		r.tgt.Inject(iscsitest.And(iscsitest.OnPortal(1), reserveOuts(iscsitest.FromInitiator, scsi.SARegister), iscsitest.First(1),
+			iscsitest.Func("doubt", func(*iscsitest.Event) bool { doubted.Store(true); return true })),
+			iscsitest.FailSense(scsi.KeyUnitAttention, scsi.ASCReportedLUNsChanged))
+		r.tgt.Inject(iscsitest.And(iscsitest.OnPortal(1), iscsitest.SCSI(scsi.OpInquiry),
+			iscsitest.Func("doubted", func(*iscsitest.Event) bool { return doubted.Load() })), iscsitest.Hang(hold))
+		r.tgt.CutConnections(iscsitest.ByPortal(1))
+		require.NoError(t, hold.WaitHeld(t.Context(), 1))
+		time.Sleep(time.Second)
+		assert.Equal(t, mpio.StateChecking, r.a.snapshot().Paths[1].State)
+		hold.Release()
+		r.a.allUp()
+		assert.Equal(t, times(keyA, 2), r.keys())
 	})
 }

@@ -29,9 +29,9 @@ func (d *Device) enroll(p *path, why string) bool {
 			p.check.after(time.Duration(wait), func() { p.admit(why) })
 			return true
 		}
-		(&enrolment{p: p, n: p.rsv.attempt, why: why}).confirm()
+		(&enrolment{p: p, n: p.rsv.attempt, looks: p.looks, why: why}).confirm()
 	case !r.on && p.rsv.key != 0: // it was unregistered while this path was away
-		e := &enrolment{p: p, n: p.rsv.attempt, why: why}
+		e := &enrolment{p: p, n: p.rsv.attempt, looks: p.looks, why: why}
 		p.reserveOut(scsi.SARegister, 0, scsi.ReserveParameters{Key: p.rsv.key}, e.then(func(reserveReply) {
 			p.rsv.key = 0
 			p.join(why)
@@ -51,9 +51,10 @@ func (p *path) putOff() {
 
 // enrolment is the registration of a path that came up.
 type enrolment struct {
-	p   *path
-	n   int // pathReserve.attempt
-	why string
+	p     *path
+	n     int // pathReserve.attempt
+	looks int // path.looks
+	why   string
 }
 
 // then filters what goes on: nothing does if the path was lost or is checked anew.
@@ -61,7 +62,7 @@ func (e *enrolment) then(next func(reserveReply)) func(reserveReply) {
 	return func(r reserveReply) {
 		p := e.p
 		switch {
-		case e.n != p.rsv.attempt || !p.logged || p.gen != r.gen || r.unsent && r.err != nil && !p.logged:
+		case e.n != p.rsv.attempt || e.looks != p.looks || !p.logged || p.gen != r.gen || r.unsent && r.err != nil && !p.logged:
 		case r.unknown: // its session is given up
 		case r.refused:
 			p.putOff()
