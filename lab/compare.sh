@@ -16,7 +16,7 @@ while getopts j:r:s:c:n:k f; do case $f in
     *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2;; esac; done
 shift $((OPTIND - 1))
 kinds=${*:-spread outage}
-declare -A events=([spread]='even2 even2x4 slow2 slow4 rates2 evenrates2 stall2 flaky2' [outage]='silent rst tpgoff nodel killed hung store silent-busy')
+declare -A events=([spread]='even2 even2x4 slow2 slow4 rates2 evenrates2 stall2 flaky2 flaky2x4' [outage]='silent rst tpgoff nodel killed hung store silent-busy')
 declare -A contestants=([spread]='iscsimp:latency iscsimp:round-robin iscsimp:queue-depth iscsimp:service-time dm:round-robin dm:queue-length dm:service-time'
                         [outage]='iscsimp dm:stock dm:tuned dm:best')
 

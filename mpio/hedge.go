@@ -340,6 +340,7 @@ func (p *path) CommandLate(_ *session.Session, took int64, bytes int) {
 		return
 	}
 	p.est[0].add(now, took, traffic{bytes: bytes})
+	p.service.late(now, took)
 	p.stat.late(now, took)
 	if took >= p.dev.stallLimit {
 		p.stalled(now, took)

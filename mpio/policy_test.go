@@ -233,3 +233,19 @@ func TestServiceTimeSharesJitteryPaths(t *testing.T) {
 		}
 	}
 }
+
+// service-time asks an idle path again when what it knows is old. A read that was
+// hedged away is no answer yet, so the next must not go there as well.
+func TestServiceTimeLearnsFromReadsThatWereHedged(t *testing.T) {
+	r := newRig(t, 2, func(c *Config) { c.Policy = PolicyServiceTime }).up()
+	r.s[0].delay, r.s[1].delay = jitter(r, 2*msec), jitter(r, 22*msec)
+	l := newLoad(r, 4, 8, 0)
+	r.l.run(5 * sec)
+	require.NotZero(t, r.d.Snapshot().HedgeWins)
+	sent, slow := 0, r.s[1].delay
+	r.s[1].delay = func() int64 { sent++; return slow() }
+	r.l.run(5 * sec)
+	assert.LessOrEqual(t, sent, 10, "about one each second")
+	assert.Positive(t, sent)
+	assert.Zero(t, l.errors)
+}

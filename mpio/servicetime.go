@@ -49,6 +49,14 @@ func (s *service) add(now, sentAt int64) {
 	s.time = s.time*w + float64(took)*(1-w)
 }
 
+// late takes a sample of a read that was hedged and answered in the end, where it was
+// sent to see whether an old figure still holds; a fresh one needs none.
+func (s *service) late(now, took int64) {
+	if s.old(now - took) {
+		s.add(now, now-took)
+	}
+}
+
 // old reports whether what is known is too old to go by.
 func (s *service) old(now int64) bool {
 	return float64(now-s.finish) > min(serviceStale*s.time, serviceOld)
@@ -56,16 +64,28 @@ func (s *service) old(now int64) bool {
 
 func (serviceTime) reach() reach { return reachGroup }
 
+// leastService is the least service time of any path: what one without a sample is taken for.
+func leastService(cands []*path) float64 {
+	least := 0.0
+	for _, p := range cands {
+		if t := p.service.time; t > 0 && (least == 0 || t < least) {
+			least = t
+		}
+	}
+	return least
+}
+
 func (serviceTime) pick(d *Device, cands []*path, _ *io) *path {
 	now := d.loop.Now()
 	var chosen *path
 	best, n := 0.0, 1
+	base := leastService(cands)
 	for _, p := range cands {
 		s := &p.service
-		if p.inflight == 0 && s.old(now) {
+		if p.inflight == 0 && p.hedge.unseen == 0 && s.old(now) {
 			return p
 		}
-		cost := s.time * float64(1+p.inflight)
+		cost := max(s.time, base) * float64(1+p.inflight)
 		switch {
 		case chosen == nil || cost < best:
 			chosen, best, n = p, cost, 1
