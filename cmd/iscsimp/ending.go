@@ -16,6 +16,7 @@ type ending struct {
 	soft, hard       context.Context
 	endSoft, endHard context.CancelCauseFunc
 	log              *slog.Logger
+	terminal         bool // there was one at the start: SIGHUP tells that it is gone
 	signals          chan os.Signal
 	quit             chan struct{}
 	done             sync.WaitGroup
@@ -27,7 +28,7 @@ var errForced = errors.New("told not to wait for I/O: what was under way may be 
 
 // newEnding begins to listen for signals. The end of parent is a soft one.
 func newEnding(parent context.Context, logger *slog.Logger) *ending {
-	e := &ending{log: logger, signals: make(chan os.Signal, 4), quit: make(chan struct{})}
+	e := &ending{log: logger, terminal: hasTerminal(), signals: make(chan os.Signal, 4), quit: make(chan struct{})}
 	e.soft, e.endSoft = context.WithCancelCause(parent)
 	e.hard, e.endHard = context.WithCancelCause(context.WithoutCancel(parent))
 	watched := []os.Signal{os.Interrupt, syscall.SIGTERM}
@@ -45,6 +46,10 @@ func (e *ending) watch() {
 	for {
 		select {
 		case s := <-e.signals:
+			if s == syscall.SIGHUP && !e.terminal { // to a service it says "read your settings again"
+				e.log.Warn("SIGHUP does nothing: settings are read at login; `iscsimp path` changes what can be changed, SIGTERM ends the device")
+				continue
+			}
 			e.end("signal: "+s.String(), e.soft.Err() != nil)
 		case <-e.quit:
 			return

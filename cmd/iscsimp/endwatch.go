@@ -41,7 +41,7 @@ func (w *endWatch) wait(ctx context.Context) (claim, error) {
 		c, running := w.holder()
 		if !running {
 			// A process that does not note its end at least removes the file in order.
-			c.Ended = c.Ended || !stillAt(w.file, w.file.Name())
+			c.Ended = c.Ended || !hasLocks || !stillAt(w.file, w.file.Name())
 			return c, nil
 		}
 		select {

@@ -26,7 +26,8 @@ func loginCommand() *cli.Command {
 		Description: "Logs in to every portal of TARGET: those given with -p, and those they name unless\n" +
 			"--only-given. Exports the LUN over NBD and prints one line when it is ready. Stays in\n" +
 			"the foreground and logs to stderr until SIGINT, SIGTERM or `iscsimp logout`; then it\n" +
-			"drains, flushes, logs out and ends with 0. A second signal does not wait for I/O.\n\n" +
+			"drains, flushes, logs out and ends with 0. A second signal does not wait for I/O. SIGHUP\n" +
+			"ends it if it tells that the terminal is gone; a process without one goes on.\n\n" +
 			"TIME is a number of seconds, or has a unit: 500ms, 2m.",
 		Flags:        flags(sessionFlags(), authFlags(), digestFlags(), keyFlags(), loginFlags()),
 		OnUsageError: onUsageError,

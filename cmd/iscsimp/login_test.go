@@ -355,6 +355,27 @@ func TestLoginInTheBackground(t *testing.T) {
 	assert.Empty(t, tgt.Sessions())
 }
 
+// TestHangupOfAService: without a terminal SIGHUP asks for settings to be read
+// again, and never means that the disk shall go.
+func TestHangupOfAService(t *testing.T) {
+	tgt := startTarget(t, iscsitest.Config{})
+	dir := shortdir.New(t)
+	out, err := self(t.Context(), loginArgs(tgt, dir, "--background")...).Output()
+	require.NoError(t, err)
+	var ready readyReport
+	require.NoError(t, json.Unmarshal(out, &ready))
+	process, err := os.FindProcess(ready.PID)
+	require.NoError(t, err)
+	require.NoError(t, process.Signal(syscall.SIGHUP))
+	require.Eventually(t, func() bool {
+		log, err := os.ReadFile(filepath.Join(dir, "disk-0"+logSuffix))
+		return err == nil && strings.Contains(string(log), "SIGHUP does nothing")
+	}, patience, 5*time.Millisecond)
+	assert.Contains(t, runCLI(t, "ls", "--runtime-dir", dir).stdout, "up")
+	r := runCLI(t, "logout", "disk-0", "--runtime-dir", dir)
+	require.Zero(t, r.code, r.stderr)
+}
+
 // loginCase says what stands on the command line of a login that fails.
 type loginCase func(*testing.T) []string
 

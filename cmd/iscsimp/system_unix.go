@@ -23,6 +23,9 @@ func ownedByMe(path string) bool {
 	return ok && int(sys.Uid) == os.Geteuid()
 }
 
+// hasLocks: tryLock can tell whether another process has a file.
+const hasLocks = true
+
 // tryLock takes the exclusive lock of f without waiting. The system gives it
 // back when the process ends, however it ends.
 func tryLock(f *os.File) (taken bool, err error) {
@@ -51,6 +54,16 @@ func openFileLimit() (uint64, bool) {
 
 // mayWrite reports whether this user may create files in dir.
 func mayWrite(dir string) bool { return unix.Access(dir, unix.W_OK|unix.X_OK) == nil }
+
+// hasTerminal reports whether this process belongs to a terminal.
+func hasTerminal() bool {
+	fd, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}
 
 // detached makes a new process the leader of a session without a terminal.
 func detached() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
