@@ -190,7 +190,15 @@ func (c *chaos) mischief() {
 func (c *chaos) run() {
 	c.d.Start()
 	c.l.run(100 * msec)
-	for range chaosOps {
+	c.stir(chaosOps)
+	if c.failure == "" {
+		c.heal()
+	}
+}
+
+// stir lets random things happen.
+func (c *chaos) stir(ops int) {
+	for range ops {
 		if c.failure != "" {
 			return
 		}
@@ -207,6 +215,9 @@ func (c *chaos) run() {
 			c.l.run(c.rnd.Int64N(4 * sec))
 		}
 	}
+}
+
+func (c *chaos) heal() {
 	c.healed = true
 	for _, s := range c.s {
 		s.release()
