@@ -19,7 +19,6 @@ type evidence struct {
 	errors                            uint64 // commands that failed in a way that speaks against the path
 	seenErrors, seenIOs, seenTimeouts uint64
 	failed, tried                     float64 // fading counts
-	timedOut                          int64   // loop time of the last command that was too old, 0: none
 
 	slow int64 // loop time since when it is an outlier by latency, 0 = it is not
 	bad  int64 // loop time since when the latest verdict on its latency holds

@@ -103,6 +103,7 @@ type health struct {
 	neededUntil int64 // loop time until when its latency is no reason
 	needed      int   // times that was found
 	wasUp       bool  // since the last login or failed check
+	timedOut    int64 // loop time of the last command that was too old, 0: none; it tells of the unit, too
 }
 
 // judgeHealth looks for paths that became marginal, or need not be any more.

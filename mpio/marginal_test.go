@@ -468,3 +468,13 @@ func TestWords(t *testing.T) {
 		assert.Equal(t, want, words(ns))
 	}
 }
+
+// What a command that hung says of the unit outlives what it said of its path.
+func TestHangIsRememberedWhenItsPathIsTakenBack(t *testing.T) {
+	r := newCareful(t, 2, nil)
+	a, b := r.d.paths[0], r.d.paths[1]
+	a.health.timedOut = r.l.now
+	a.health.mark(a, r.l.now, "a test", false)
+	a.cure("a test")
+	assert.True(t, r.d.hangsElsewhere(b, r.l.now))
+}
