@@ -96,6 +96,7 @@ func (s *Session) loggedIn(c *conn) {
 	c.machine, c.chap = nil, nil
 	s.to(evLoggedIn)
 	s.logins++
+	s.loggedAt = s.env.Now()
 	s.backoff, s.waitFloor, s.deadline, s.lastErr = 0, 0, 0, nil
 	s.silent, s.logoutAt, s.taskDue, s.buried = false, 0, 0, s.buried[:0]
 	s.nextBuried = 0
@@ -140,6 +141,7 @@ func (s *Session) connClosed(c *conn, reason *Error) {
 		if s.via == "" {
 			s.losses++
 		}
+		s.noteBrief(c, reason)
 		s.minimal = s.minimal && !s.fullTaken
 		s.waitFloor = max(s.waitFloor, time.Duration(s.params.DefaultTime2Wait)*time.Second)
 	}
@@ -153,6 +155,25 @@ func (s *Session) connClosed(c *conn, reason *Error) {
 	}
 	s.rearm()
 	s.obs.SessionDown(s, reason, s.retryAt)
+}
+
+const (
+	briefSession  = 10 * time.Second // a session that is ended sooner is odd ...
+	briefSessions = 3                // ... and so many in a row mean something
+)
+
+// noteBrief looks for what happens if two initiators log in with one name: each
+// login of the one reinstates, and so ends, the session of the other (RFC 7143
+// §6.3.5), in turn and for ever.
+func (s *Session) noteBrief(c *conn, reason *Error) {
+	if !c.hungUp || time.Duration(s.env.Now()-s.loggedAt) >= briefSession {
+		s.brief = 0
+		return
+	}
+	if s.brief++; s.brief >= briefSessions && reason.Hint == "" {
+		reason.Hint = "so ended the last sessions, each soon after its login: see whether another host or process uses the initiator name " +
+			s.cfg.InitiatorName + ", and to the network"
+	}
 }
 
 // cutShort notes that the peer hung up in the middle of a login, in either stage,

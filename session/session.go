@@ -117,10 +117,12 @@ type Session struct {
 	tpgt   int
 
 	// Login and recovery.
-	minimal   bool // offer the smallest set of keys; see cutShort
-	fullTaken bool // a login with the full set succeeded
-	cuts      int  // logins in a row in which the peer hung up
-	rebuffs   int  // of those, without authentication and any answer; see noteRebuff
+	minimal   bool  // offer the smallest set of keys; see cutShort
+	fullTaken bool  // a login with the full set succeeded
+	loggedAt  int64 // loop time of the last login
+	brief     int   // sessions in a row that the peer ended soon after the login
+	cuts      int   // logins in a row in which the peer hung up
+	rebuffs   int   // of those, without authentication and any answer; see noteRebuff
 	// Algorithms of CHAP that the target can do when it refused the configured
 	// list, else nil; again: a login with them is due at once. See refusedCHAP.
 	algorithms []chap.Algorithm

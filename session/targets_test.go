@@ -114,6 +114,28 @@ func TestRedirected(t *testing.T) {
 	})
 }
 
+// TestTwoInitiatorsWithOneName: each ends the sessions of the other. That is said.
+func TestTwoInitiatorsWithOneName(t *testing.T) {
+	inBubble(t, func(t *testing.T, at place) {
+		tgt := newTarget(t, at, iscsitest.Config{})
+		l := logIn(t, at, tgt, Config{})
+		const hint = "another host or process uses the initiator name"
+		lose := func() string {
+			tgt.DropSessions(nil)
+			e := l.next("down").err
+			l.next("up")
+			return e.Error()
+		}
+		for range briefSessions - 1 {
+			require.NotContains(t, lose(), hint)
+		}
+		require.Contains(t, lose(), hint)
+		require.Contains(t, lose(), hint)
+		time.Sleep(briefSession)
+		require.NotContains(t, lose(), hint, "this one has lived")
+	})
+}
+
 // TestPickyTargets: targets with habits of their own that a session gets along with.
 func TestPickyTargets(t *testing.T) {
 	for name, q := range map[string]iscsitest.Quirks{

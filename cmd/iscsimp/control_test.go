@@ -225,6 +225,9 @@ func TestAProcessThatAcceptsAndSaysNothing(t *testing.T) {
 	assert.Contains(t, r.stdout, stateNotAnswering)
 	r = runCLI(t, "logout", "mute", "--runtime-dir", dir)
 	assert.Equal(t, exitTimeout, r.code)
+	r = runCLI(t, "logout", "mute", "--timeout", "0.1", "--runtime-dir", dir)
+	assert.Equal(t, exitTimeout, r.code)
+	assert.Equal(t, "iscsimp: mute: it has not ended within 100ms; `--force` does not wait for I/O\n", r.stderr)
 }
 
 // impatient shortens the time limits of control sockets.

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -57,6 +58,12 @@ func controlCallWithin(ctx context.Context, limit time.Duration, dir, name, meth
 	case errors.Is(err, fs.ErrPermission):
 		return notYours(name, &fs.PathError{Op: "connect", Path: socket, Err: fs.ErrPermission})
 	case err != nil:
+		if u, ok := errors.AsType[*url.Error](err); ok { // that it is HTTP is nobody's business
+			err = u.Err
+		}
+		if _, ok := errors.AsType[*exitErr](err); ok { // the caller's time is up
+			return err
+		}
 		return fmt.Errorf("device %s: %w", name, err)
 	}
 	defer resp.Body.Close()
