@@ -182,7 +182,8 @@ type Config struct {
 	// this host: writes of the next run, with the same Target and LUN, then wait until
 	// the old sessions have provably ended, or for FenceTimeout; reads do not wait.
 	// It has to outlive what is to be survived, and only one Device for each Target
-	// and LUN may use it at a time. Close tidies it up.
+	// and LUN may use it at a time: Open refuses a second one, where the system has
+	// locks (flock). Close tidies it up.
 	// Default: nothing is noted. Then whoever opens a device anew, after a process
 	// that ended without Close, has to wait for the target to end the old sessions
 	// before the first write, or writes of the old process may land on top of new ones.

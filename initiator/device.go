@@ -167,6 +167,9 @@ func (d *Device) release() {
 		d.cancel()
 		d.helpers.Wait()
 		d.loop.Close()
+		if d.state != nil {
+			d.state.release()
+		}
 		d.events.stop()
 		d.stopLog()
 		close(d.closed)

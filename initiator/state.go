@@ -27,6 +27,10 @@ const stateVersion = 1
 // keeps paths down rather than the process.
 const saveTimeout = 5 * time.Second
 
+// lockPatience is how long the lock of a state file may be held by a process that is
+// about to end.
+const lockPatience = time.Second
+
 // maxStateSize is more than a file of 64 paths takes.
 const maxStateSize = 1 << 20
 
@@ -35,8 +39,10 @@ type stateFile struct {
 	path   string
 	device uncleanDevice // without sessions
 	issued uint64        // numbers given to saves; loop only
-	mu     sync.Mutex    // guards saved, and the file
+	lock   *os.File      // nil: there is none
+	mu     sync.Mutex    // guards saved, closed, and the file
 	saved  uint64        // the newest save: one that hung must not replace it
+	closed bool          // nothing is saved any more: the file may be another's
 }
 
 // uncleanDevice is the content of the file.
@@ -68,6 +74,44 @@ func newStateFile(c Config) *stateFile {
 			Since: time.Now().UTC().Format(time.RFC3339), PID: os.Getpid(),
 		},
 	}
+}
+
+// claim keeps other processes, and other devices of this one, from using the file: they
+// would take living sessions for left behind, end them, for the ISIDs are the same, and
+// take off the list what this device relies on.
+func (f *stateFile) claim() error {
+	_ = makeDir(filepath.Dir(f.path)) // if it cannot be made, saving will say so
+	lock, taken := takeLock(f.path + ".lock")
+	if !taken {
+		return &Error{
+			Kind: KindOther, Msg: "target " + f.device.Target + " LUN " + f.device.LUN + " is in use with the state folder " + filepath.Dir(f.path) + " already",
+			Hint: "close it there first; a second use at the same time needs another initiator name and another state folder",
+		}
+	}
+	f.lock = lock
+	return nil
+}
+
+// release ends claim. A save that hangs keeps it until it is over, so that what it does to
+// the file then is not done to another's.
+func (f *stateFile) release() {
+	if f.lock == nil {
+		return
+	}
+	end := func() {
+		defer f.mu.Unlock()
+		f.closed = true
+		_ = os.Remove(f.lock.Name()) // while it is locked: see isAt
+		_ = f.lock.Close()
+	}
+	if f.mu.TryLock() {
+		end()
+		return
+	}
+	go func() {
+		f.mu.Lock()
+		end()
+	}()
 }
 
 // load tells what an earlier process left. A file that cannot be understood stands
@@ -115,7 +159,7 @@ func (f *stateFile) parse(b []byte) []mpio.SessionRecord {
 func (f *stateFile) save(number uint64, list []mpio.SessionRecord) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if number <= f.saved {
+	if number <= f.saved || f.closed {
 		return nil
 	}
 	f.saved = number
@@ -160,6 +204,9 @@ func (d *Device) openState() ([]mpio.SessionRecord, func([]mpio.SessionRecord, f
 		return nil, nil, nil
 	}
 	d.state = newStateFile(d.cfg)
+	if err := d.state.claim(); err != nil {
+		return nil, nil, err
+	}
 	list, err := d.state.load()
 	if len(list) > 0 {
 		d.log.Warn("an earlier process ended without logging out: writes wait until its sessions have ended", "sessions", len(list), "noted_in", d.state.path)
