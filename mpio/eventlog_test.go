@@ -118,3 +118,16 @@ func TestAFenceThatOnlyTimeSettledIsAWarning(t *testing.T) {
 	}
 	assert.Fail(t, "it was not told", log.String())
 }
+
+// TestTheLastLossIsRemembered: a path that is up again can still say why it was not.
+func TestTheLastLossIsRemembered(t *testing.T) {
+	r := newRig(t, 2, nil).up()
+	assert.Empty(t, r.d.Snapshot().Paths[0].Link.Lost)
+	r.s[0].cut(sec)
+	r.l.run(10 * sec)
+	p := r.d.Snapshot().Paths[0]
+	require.Equal(t, StateUp, p.State)
+	assert.Contains(t, p.Link.Lost, "connection reset")
+	assert.InDelta(t, 10, p.Link.LostAge, 0.5)
+	assert.Empty(t, r.d.Snapshot().Paths[1].Link.Lost)
+}

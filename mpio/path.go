@@ -73,6 +73,8 @@ type path struct {
 	closed      bool
 
 	linkErr *session.Error // why the session was lost last
+	lost    string         // the same in words, of a session that was logged in
+	lostAt  int64          // loop time of that
 	cleared int64          // loop time when a unit attention last told that commands in flight were ended, 0: never
 
 	state  State
@@ -275,7 +277,8 @@ func (p *path) linkLost(err *session.Error) {
 	p.detour.lost(p.dev.loop.Now())
 	p.dev.startClocks(p)
 	p.linkErr = err
-	p.refresh(err.Error(), err)
+	p.lost, p.lostAt = err.Error(), p.dev.loop.Now()
+	p.refresh(p.lost, err)
 }
 
 // SessionDown implements session.Observer.

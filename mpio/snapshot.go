@@ -272,6 +272,9 @@ func (p *path) snapshot(now int64) PathSnapshot {
 		ps.HeldBack = p.usable() && p.dev.outranks(p, cur)
 	}
 	ps.link(now)
+	if p.lost != "" {
+		ps.Link.Lost, ps.Link.LostAge = p.lost, seconds(now-p.lostAt)
+	}
 	p.snapshotAccess(&ps, now)
 	if span > 0 {
 		ps.IOPS, ps.MBps = float64(ios)/span, float64(bytes)/span/1e6

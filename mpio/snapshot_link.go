@@ -9,6 +9,9 @@ type Link struct {
 	LoggingIn bool    `json:"logging_in"` // it is dialing or logging in
 	RejectAge float64 `json:"reject_age"` // since the last Reject (Session.LastReject), 0 = there was none
 	AsyncAge  float64 `json:"async_age"`  // the same for Session.LastAsync
+	// Lost says why the session was lost last, "" if it never was; LostAge since when.
+	Lost    string  `json:"lost,omitempty"`
+	LostAge float64 `json:"lost_age,omitempty"`
 }
 
 // link fills in Link from Session.

@@ -86,6 +86,7 @@ func explainSamples() []deviceStatus {
 	dialing.ID, dialing.State, dialing.Reason, dialing.LoggingIn, dialing.SentTo = "3", "down", "connection lost", true, "10.0.0.7:3260"
 	idle := silent.Paths[0]
 	idle.ID, idle.Share, idle.IOPS, idle.InFlight = "4", 0, 0, 0
+	idle.Losses, idle.LastError, idle.LastLoss = 2, "connection lost (read: reset)", &targetNotice{Text: "connection lost (read: reset); see to the network", Count: 2, SinceSeconds: 3600}
 	silent.Paths = []pathStatus{silent.Paths[0], quiet, dialing, idle}
 	earlier := silent.Fenced[0]
 	earlier.Op, earlier.Portal, earlier.Path = initiator.OpOfEarlierRun, "", "10.0.0.8:3260"
@@ -127,6 +128,7 @@ func battered() pathStatus {
 			{CID: 2, State: "waiting", RetrySeconds: 0.2},
 			{CID: 3, State: "clean-up"},
 		},
+		LastLoss:   &targetNotice{Text: "closed by the target", Count: 2, SinceSeconds: 4},
 		LastReject: &targetNotice{Text: "invalid-field", Count: 2, SinceSeconds: 75},
 		LastAsync:  &targetNotice{Text: "logout-request", Count: 1, SinceSeconds: 5},
 	}

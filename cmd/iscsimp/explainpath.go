@@ -145,7 +145,14 @@ func troubleFact(p pathStatus) string {
 		parts = append(parts, plural(p.Moved, "command", "commands")+" moved away while it was silent")
 	}
 	if p.Losses > 0 {
-		parts = append(parts, "its session was lost "+plural(p.Losses, "time", "times"))
+		s := "its session was lost " + plural(p.Losses, "time", "times")
+		if l := p.LastLoss; l != nil {
+			s += fmt.Sprintf(", last %s ago", formatAge(l.SinceSeconds))
+			if !strings.Contains(p.Reason, l.Text) {
+				s += ": " + l.Text
+			}
+		}
+		parts = append(parts, s)
 	}
 	if len(parts) == 0 {
 		return ""
@@ -170,7 +177,7 @@ func asyncFact(p pathStatus) string {
 // lastErrorFact tells the last error unless it is the reason anyway.
 func lastErrorFact(p pathStatus) string {
 	e := strings.TrimSuffix(strings.TrimPrefix(p.LastError, p.Portal+": "), ".")
-	if e == "" || strings.Contains(p.Reason, e) {
+	if e == "" || strings.Contains(p.Reason, e) || p.LastLoss != nil && strings.Contains(p.LastLoss.Text, e) {
 		return ""
 	}
 	return fmt.Sprintf("Last error: %s.", e)

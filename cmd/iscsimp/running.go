@@ -95,6 +95,7 @@ func newPathStatus(p initiator.PathSnapshot, now time.Time) pathStatus {
 		ISID: hex.EncodeToString(p.Session.ISID[:]), TPGT: p.Session.TPGT, ALUAState: p.ALUAState, ALUAGroup: p.ALUAGroup, ALUAPreferred: p.ALUAPreferred, ALUASinceSeconds: p.ALUASince, LocalAddress: p.Session.LocalAddr,
 		Connections: p.Session.Connections, RetrySeconds: p.Link.RetryIn, LoggingIn: p.Link.LoggingIn, SentTo: p.Session.SentTo, ConnectionList: connectionList(p.Session.Conns),
 		Hedged: p.Hedged, Polls: p.Polls, Health: newPathHealth(&p),
+		LastLoss:   lastLoss(&p),
 		LastReject: newTargetNotice(p.Session.LastReject, p.Link.RejectAge),
 		LastAsync:  newTargetNotice(p.Session.LastAsync, p.Link.AsyncAge),
 		Cost: pathCost{
@@ -115,6 +116,14 @@ func connectionList(conns []initiator.ConnStats) []connectionStatus {
 		})
 	}
 	return list
+}
+
+// lastLoss tells how the session was lost last, nil if it never was.
+func lastLoss(p *initiator.PathSnapshot) *targetNotice {
+	if p.Link.Lost == "" {
+		return nil
+	}
+	return &targetNotice{Text: strings.TrimPrefix(p.Link.Lost, p.Portal+": "), Count: p.Losses, SinceSeconds: p.Link.LostAge}
 }
 
 func newTargetNotice(n initiator.Notice, age float64) *targetNotice {

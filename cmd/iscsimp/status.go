@@ -174,8 +174,10 @@ type pathStatus struct {
 	RetrySeconds   float64            `json:"retry_seconds,omitempty"`
 	LoggingIn      bool               `json:"logging_in,omitempty"` // it is being tried now
 	ConnectionList []connectionStatus `json:"connection_list,omitempty"`
-	LastReject     *targetNotice      `json:"last_reject,omitempty"`
-	LastAsync      *targetNotice      `json:"last_async,omitempty"`
+	// LastLoss is about the session: why it was lost last, and how often it was.
+	LastLoss   *targetNotice `json:"last_loss,omitempty"`
+	LastReject *targetNotice `json:"last_reject,omitempty"`
+	LastAsync  *targetNotice `json:"last_async,omitempty"`
 
 	Hedged uint64     `json:"hedged"` // reads on it that were sent over another path too
 	Polls  uint64     `json:"polls"`  // probes that changed nothing: TEST UNIT READY while idle, reads on probation
@@ -194,7 +196,8 @@ type connectionStatus struct {
 	RetrySeconds     float64 `json:"retry_seconds,omitempty"`
 }
 
-// targetNotice is something a target said on its own: a Reject or an asynchronous message.
+// targetNotice is something that came on its own: a Reject, an asynchronous message,
+// the loss of the session.
 type targetNotice struct {
 	Text         string  `json:"text"`
 	Count        uint64  `json:"count"`
