@@ -150,6 +150,20 @@ func (u *lun) lockedPortGroup(p *portal) uint32 {
 	return uint32(p.cfg.TPGT)
 }
 
+// qualifier is the peripheral qualifier of INQUIRY data: the unit of a group that is unavailable
+// is not connected there (SPC-4 §5.16.2.4.5).
+func (u *lun) qualifier(p *portal) uint8 {
+	if u.alua == nil {
+		return scsi.QualifierConnected
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if g := u.alua.of(p.index); g != nil && g.State == scsi.AccessUnavailable {
+		return scsi.QualifierNotConnected
+	}
+	return scsi.QualifierConnected
+}
+
 // judgeAccess refuses what the access state of the portal does not allow
 // (SPC-4 §5.16.2.4).
 func (u *lun) judgeAccess(p *portal, cmd *command) *result {

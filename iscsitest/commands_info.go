@@ -55,7 +55,7 @@ func inquiry(x *execution) result {
 		if x.cdb[2] != 0 {
 			return x.invalidField(2)
 		}
-		return x.cut(standardInquiry(x.u))
+		return x.cut(standardInquiry(x.u, x.task.c.portal))
 	}
 	if x.u == nil {
 		return x.invalidField(1)
@@ -67,14 +67,14 @@ func inquiry(x *execution) result {
 	return x.cut(data)
 }
 
-// standardInquiry is the data for a unit, or for a LUN that does not exist.
-func standardInquiry(u *lun) []byte {
+// standardInquiry is the data for a unit through a portal, or for a LUN that does not exist.
+func standardInquiry(u *lun, p *portal) []byte {
 	d := scsi.InquiryData{
 		PeripheralQualifier: scsi.QualifierNotPossible, DeviceType: scsi.TypeUnknown,
 		Version: 6, CmdQue: true, Vendor: "ISCSIMP",
 	}
 	if u != nil {
-		d.PeripheralQualifier, d.DeviceType = scsi.QualifierConnected, u.cfg.DeviceType
+		d.PeripheralQualifier, d.DeviceType = u.qualifier(p), u.cfg.DeviceType
 		d.TPGS = u.tpgs()
 		d.Vendor, d.Product, d.Revision = u.cfg.Vendor, u.cfg.Product, u.cfg.Revision
 	}

@@ -45,6 +45,7 @@ type inspection struct {
 	dpofua          bool
 	cacheOff        bool             // the unit says that its write cache is off
 	tpgs            uint8            // see access
+	absent          bool             // not connected here, as a port group says that is unavailable
 	groups          *scsi.PortGroups // nil: not told
 	refusal         scsi.ASC         // with which the access state kept the check from going on, 0: not
 	quirks          Quirks
@@ -177,7 +178,7 @@ func parseInquiry(ins *inspection, b []byte) error {
 	}
 	switch {
 	case q.PeripheralQualifier == scsi.QualifierNotPossible, q.DeviceType == scsi.TypeUnknown,
-		q.PeripheralQualifier == scsi.QualifierNotConnected:
+		q.PeripheralQualifier == scsi.QualifierNotConnected && q.TPGS == 0:
 		return ErrNoSuchLUN
 	case q.DeviceType == scsi.TypeController:
 		return ErrController
@@ -187,6 +188,7 @@ func parseInquiry(ins *inspection, b []byte) error {
 	id := &ins.identity
 	id.DeviceType, id.Vendor, id.Product, id.Revision = q.DeviceType, q.Vendor, q.Product, q.Revision
 	ins.tpgs = q.TPGS
+	ins.absent = q.PeripheralQualifier == scsi.QualifierNotConnected
 	ins.quirks = quirksOf(q.Vendor, q.Product, q.Revision)
 	return nil
 }
@@ -372,7 +374,20 @@ func (c *check) news(s scsi.Sense) {
 		p.verified = false
 		p.refresh("the target reported: "+s.Code.String(), nil)
 	}
+	c.rewind()
+}
+
+// rewind goes back to the first step.
+func (c *check) rewind() {
 	c.step, c.found, c.alloc = stepInquiry, inspection{}, checkSteps[stepInquiry].size
+}
+
+// repeat begins a check anew that ended with answers which do not go together, as things
+// changed meanwhile; it counts as trouble.
+func (c *check) repeat(err error) {
+	c.running = true
+	c.rewind()
+	c.trouble(checkPause, err)
 }
 
 // parse reads the data of the current step.

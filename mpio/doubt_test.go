@@ -160,3 +160,23 @@ func TestAnswerFromBeforeTheDoubt(t *testing.T) {
 	assert.Zero(t, read.Data[0], "another unit's data")
 	assert.Equal(t, 1, other.counts[scsi.OpRead10])
 }
+
+// INQUIRY says that the unit is not connected here, as that of an unavailable port group is, but the
+// target does not say that the group is. That is asked about a few times, and from time to time.
+func TestNotConnectedThoughAccessible(t *testing.T) {
+	r := newRig(t, 2, nil)
+	r.unit.inquiry.TPGS = scsi.TPGSImplicit
+	r.up()
+	u := r.nameless(1, func(u *fakeUnit) { u.inquiry.PeripheralQualifier = scsi.QualifierNotConnected })
+	r.s[1].cut(msec)
+	r.l.run(5 * sec)
+	assert.Equal(t, StateDown, r.state(1))
+	assert.ErrorIs(t, r.event(PathDown).Err, ErrNoSuchLUN)
+	assert.LessOrEqual(t, u.counts[scsi.OpInquiry], 6*(maxAttentions+1), "six each time")
+	r.only(1)
+	require.NoError(t, r.waitFor(r.write(1, 1, 1)))
+	assert.Zero(t, u.counts[scsi.OpWrite10])
+	r.s[1].unit = r.unit
+	r.l.run(2 * recheckAfter.Nanoseconds())
+	assert.Equal(t, StateUp, r.state(1))
+}

@@ -13,7 +13,11 @@ import (
 // other has to prove that it is about the same unit.
 func (d *Device) identified(p *path, ins *inspection) {
 	p.learnAccess(ins)
-	if !ins.identity.Capacity.Known() {
+	switch {
+	case ins.absent && !p.access.held():
+		p.check.repeat(fmt.Errorf("%w now: it is known, but not connected", ErrNoSuchLUN))
+		return
+	case ins.absent, !ins.identity.Capacity.Known():
 		d.half(p, ins)
 		return
 	}
