@@ -70,6 +70,25 @@ func TestReadAtTheEnd(t *testing.T) {
 	assert.ErrorIs(t, err, initiator.ErrRange)
 }
 
+// What could not be read does not count as read: io.ReadFull, for one, ignores the
+// error of a read that claims to have filled the buffer.
+func TestReadAtThatFailsClaimsNothing(t *testing.T) {
+	leak.Check(t)
+	tgt := target(t, iscsitest.Config{LUNs: []iscsitest.LUN{{Size: 1 << 20}}})
+	dev := open(t, config(tgt))
+	tgt.Inject(iscsitest.SCSI(scsi.OpRead10, scsi.OpRead16), iscsitest.FailSense(scsi.KeyMediumError, scsi.ASCUnrecoveredReadError))
+	for name, c := range map[string]struct {
+		length int
+		off    int64
+	}{"whole blocks": {4096, 0}, "part of a block": {100, 10}, "both": {4096, 100}, "to the end": {4096, 1<<20 - 1024}} {
+		n, err := dev.ReadAt(make([]byte, c.length), c.off)
+		assert.ErrorIs(t, err, initiator.ErrIO, name)
+		assert.Zero(t, n, name)
+	}
+	_, err := io.ReadFull(io.NewSectionReader(dev, 0, 1<<20), make([]byte, 4096))
+	require.ErrorIs(t, err, initiator.ErrIO)
+}
+
 func TestWriteAtFlushAndFriends(t *testing.T) {
 	bothLoops(t, func(t *testing.T, portable bool) {
 		memory := iscsitest.NewMemory(1 << 20)

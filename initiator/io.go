@@ -73,7 +73,8 @@ func (d *Device) do(ctx context.Context, r Request) error {
 
 // ReadAt implements io.ReaderAt. off and len(p) may be anything: whole blocks
 // go straight into p, parts of blocks through a small buffer. At the end of the
-// device it returns what there is, and io.EOF. It waits as long as
+// device it returns what there is, and io.EOF. After a failure only the bytes before
+// the failed command count as read. It waits as long as
 // Config.NoPathTimeout lets it. Concurrent calls are welcome.
 func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 	size := int64(d.Size())
@@ -102,13 +103,16 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // readSome reads the beginning of p: either part of one block, or as many whole
-// blocks as there are.
+// blocks as there are. It returns 0 with an error: which blocks arrived is not known.
 func (d *Device) readSome(p []byte, off int64) (int, error) {
 	bs := int64(d.BlockSize())
 	within := off % bs
 	if within == 0 && int64(len(p)) >= bs {
 		p = p[:int64(len(p))/bs*bs]
-		return len(p), d.do(context.Background(), Request{Op: OpRead, Offset: uint64(off), Length: uint64(len(p)), Data: p})
+		if err := d.do(context.Background(), Request{Op: OpRead, Offset: uint64(off), Length: uint64(len(p)), Data: p}); err != nil {
+			return 0, err
+		}
+		return len(p), nil
 	}
 	block := make([]byte, bs)
 	err := d.do(context.Background(), Request{Op: OpRead, Offset: uint64(off - within), Length: uint64(bs), Data: block})
