@@ -93,7 +93,7 @@ func (d *Device) toNote() []SessionRecord {
 		}
 	}
 	for _, p := range d.paths {
-		if p.listed && !d.memory.final {
+		if p.listed && !d.memory.final || p.keptOut() > d.loop.Now() {
 			add(p.record())
 		}
 	}

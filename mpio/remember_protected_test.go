@@ -42,3 +42,17 @@ func TestWriteProtectedUnitIsFlushedAtTheEnd(t *testing.T) {
 	assert.Equal(t, 1, r.unit.counts[scsi.OpSyncCache10])
 	assert.Empty(t, book.last(), "and nothing is left to remember")
 }
+
+// What the target has not read yet of a path that was fenced off by its key is kept out
+// because the path is not registered. The next process may register it.
+func TestPathThatIsKeptOutIsNotedAtTheEnd(t *testing.T) {
+	for until, want := range map[int64][]SessionRecord{60 * sec: {earlier(0)}, 0: nil} {
+		r, book := newNoted(t, 2, nil)
+		r.up()
+		r.d.paths[0].rsv.notBefore, r.d.paths[0].rsv.settledGen = r.l.now+until, r.d.paths[0].gen
+		r.d.Close(false, nil)
+		r.l.run(sec)
+		require.True(t, r.d.closeDone)
+		assert.ElementsMatch(t, want, book.last())
+	}
+}

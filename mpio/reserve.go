@@ -191,7 +191,7 @@ func (d *Device) Register(reg Registration, done func(error)) {
 // the target lets them. It also ends the refusal of all requests after this host
 // was fenced off.
 func (d *Device) Unregister(done func(error)) {
-	d.reserveOp("unregister", false, done, func(op *reserveOp) { op.unregister() })
+	d.reserveOp("unregister", false, done, func(op *reserveOp) { op.whenNothingIsKeptOut(op.unregister) })
 }
 
 // Reserve reserves the unit for this host. Types that let a single I_T nexus in
@@ -218,7 +218,7 @@ func (d *Device) checkType(t scsi.ReservationType) error {
 // Release releases the reservation if this host holds it. That of another host
 // stays, which is an error, a *ConflictError.
 func (d *Device) Release(done func(error)) {
-	d.reserveOp("release", true, done, func(op *reserveOp) { op.release() })
+	d.reserveOp("release", true, done, func(op *reserveOp) { op.whenNothingIsKeptOut(op.release) })
 }
 
 // Preemption is whom Preempt fences off, and how.
@@ -254,7 +254,9 @@ func (d *Device) Preempt(v Preemption, done func(error)) {
 // ClearReservations removes every registration and the reservation. Where other
 // hosts are registered that needs otherHosts.
 func (d *Device) ClearReservations(otherHosts bool, done func(error)) {
-	d.reserveOp("clear", true, done, func(op *reserveOp) { op.clear(otherHosts) })
+	d.reserveOp("clear", true, done, func(op *reserveOp) {
+		op.whenNothingIsKeptOut(func() { op.clear(otherHosts) })
+	})
 }
 
 // reserveView is what the unit says about its reservations.

@@ -112,3 +112,37 @@ func (op *reserveOp) fencedOff(p, q *path, gen, key uint64) {
 		op.finish(nil)
 	})
 }
+
+// keptOut is the loop time until when p, whose writes were settled by its key, is kept out
+// by the reservation alone; 0: it is not. A login that proves the end of its old session,
+// and was checked, ends that.
+func (p *path) keptOut() (until int64) {
+	if r := &p.rsv; r.ended > r.settledGen || r.endedBy <= r.settledGen {
+		return r.notBefore
+	}
+	return 0
+}
+
+// keptOut is the same for whichever path it lasts longest.
+func (d *Device) keptOut() (until int64) {
+	for _, p := range d.paths {
+		until = max(until, p.keptOut())
+	}
+	return until
+}
+
+// whenNothingIsKeptOut goes on with then when the reservation may be given up: not while
+// it keeps out what the target has not read yet of a path that is fenced off.
+func (op *reserveOp) whenNothingIsKeptOut(then func()) {
+	d := op.d
+	until := d.keptOut()
+	free := func() bool { return d.keptOut() <= d.loop.Now() }
+	if free() {
+		then()
+		return
+	}
+	d.cfg.Logger.Info("the reservation is kept for now: it keeps out what a lost path may have left behind", "operation", op.name,
+		"for_at_most", time.Duration(until-d.loop.Now()).Round(time.Second).String())
+	op.until(free, func(bool) { then() })
+	d.loop.SetTimer(&op.timer, until)
+}

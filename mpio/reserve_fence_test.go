@@ -145,3 +145,40 @@ func asInt(b bool) int {
 	}
 	return 0
 }
+
+// TestReservationStaysWhileItKeepsAWriteOut: what the target has not read yet of a dead
+// path is kept out by the reservation alone, so that it may not be given up before no
+// more of it can come.
+func TestReservationStaysWhileItKeepsAWriteOut(t *testing.T) {
+	for name, giveUp := range map[string]func(w *wire) error{
+		"release":    func(w *wire) error { return w.release() },
+		"unregister": func(w *wire) error { return w.unregister() },
+		"clear":      func(w *wire) error { return w.clearAll(false) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			quirks := iscsitest.Quirks{TSIHZero: true, NoReinstatement: true}
+			inReserveRig(t, 2, quirks, false, func(t *testing.T, r *reserveRig) {
+				w := r.a
+				require.NoError(t, w.register(mpio.Registration{Key: keyA, PerPath: true}))
+				w.onlyA()
+				require.NoError(t, w.reserve(wero))
+				hold := iscsitest.NewHold(iscsitest.HoldZombie)
+				r.tgt.Inject(iscsitest.And(iscsitest.OnPortal(0), iscsitest.Writes(), iscsitest.First(1)), iscsitest.Hang(hold))
+				older := w.submit(block.OpWrite, 7, bytes.Repeat([]byte{1}, 512))
+				require.NoError(t, hold.WaitHeld(t.Context(), 1))
+				r.tgt.StopPortal(0)
+				require.NoError(t, <-older)
+				require.NoError(t, <-w.submit(block.OpWrite, 7, bytes.Repeat([]byte{2}, 512)))
+
+				given := make(chan error, 1)
+				go func() { given <- giveUp(w) }()
+				time.Sleep(30 * time.Second)
+				assert.True(t, r.r.State().Held, "the target may still read the first copy")
+				assert.Empty(t, given)
+				require.NoError(t, w.write(), "that holds up nothing else")
+				require.NoError(t, <-given)
+				assert.False(t, r.r.State().Held)
+			})
+		})
+	}
+}
