@@ -211,31 +211,49 @@ func (r *runner) accept(server *nbd.Server, l net.Listener) {
 	}()
 }
 
+// flushShare is the part of the time to drain that clients cannot use up: it is
+// kept for the last flush, which concerns what they were told is written.
+const flushShare = 4
+
 // shutdown lets clients finish, makes their data durable and logs out, within
 // the time to drain; then, or when told twice, by force.
 func (r *runner) shutdown(dev *initiator.Device, server *nbd.Server) error {
 	r.mu.Lock()
 	r.closing = true
 	r.mu.Unlock()
-	deadline := time.Now().Add(r.options.drain)
-	ctx, cancel := context.WithDeadlineCause(r.ends.hard, deadline,
-		fmt.Errorf("I/O was still under way after %v: it may be lost", r.options.drain))
-	defer cancel()
-	flushed, cancelFlush := context.WithDeadlineCause(r.ends.hard, deadline,
-		fmt.Errorf("the last flush was not done after %v: what was written since the one before may be lost", r.options.drain))
-	defer cancelFlush()
+	begin, forClients := time.Now(), r.options.drain-r.options.drain/flushShare
 	r.log.Info("draining, flushing and logging out")
 	var errs []error
+	left := "the last flush was not done after %v: what was written since the one before may be lost"
 	if server != nil {
+		ctx, cancel := r.within(begin, forClients, underWay)
+		defer cancel()
 		if err := server.Close(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("clients were cut off: %w", context.Cause(ctx)))
+			// What hangs may go on hanging, and the device flushes after that only.
+			flush, cancel := r.within(begin, r.options.drain, left)
+			defer cancel()
+			if err := dev.Flush(flush); err == nil {
+				left = underWay
+			} else if flush.Err() == nil {
+				errs = append(errs, err)
+			}
 		}
 	}
-	if err := dev.Close(flushed); err != nil {
+	ctx, cancel := r.within(begin, r.options.drain, left)
+	defer cancel()
+	if err := dev.Close(ctx); err != nil {
 		errs = append(errs, fmt.Errorf("closing the device: %w", err))
 	}
 	r.setDevice(nil)
 	return errors.Join(errs...)
+}
+
+const underWay = "I/O was still under way after %v: it may be lost"
+
+// within is over at limit after begin, for the reason why, or when told not to wait.
+func (r *runner) within(begin time.Time, limit time.Duration, why string) (context.Context, context.CancelFunc) {
+	return context.WithDeadlineCause(r.ends.hard, begin.Add(limit), fmt.Errorf(why, limit))
 }
 
 func (r *runner) setDevice(dev *initiator.Device) {
