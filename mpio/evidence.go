@@ -3,7 +3,6 @@ package mpio
 import (
 	"fmt"
 	"slices"
-	"time"
 )
 
 // evidence is what speaks against a path. It is gathered as things happen, and
@@ -184,7 +183,7 @@ func (p *path) flapping(now int64) string {
 	}
 	n, _ := count(p)
 	if others := p.dev.medianOf(p, count); n >= 2 && n > 1+others {
-		return fmt.Sprintf("it was lost %.0f times in %v, the others %s", n, span.Round(time.Second), times(others))
+		return fmt.Sprintf("it was lost %.0f times in %.0f s, the others %s", n, span.Seconds(), times(others))
 	}
 	return ""
 }

@@ -48,7 +48,7 @@ func TestFlappingPathIsMarginalAndComesBack(t *testing.T) {
 	r.s[0].cut(100 * msec)
 	r.l.run(200 * msec)
 	require.Equal(t, StateMarginal, r.state(0))
-	assert.Equal(t, "it was lost 2 times in 1m0s, the others never", r.d.paths[0].reason)
+	assert.Equal(t, "it was lost 2 times in 60 s, the others never", r.d.paths[0].reason)
 	assert.Equal(t, PathMarginal, r.event(PathMarginal).Kind)
 	assert.Zero(t, r.shares(sec)[0], "it carries nothing")
 	assert.Equal(t, []*path{r.d.paths[1]}, r.d.active)

@@ -201,7 +201,7 @@ func (o *loginOptions) readTimes(c *cli.Context) error {
 	default:
 		var err error
 		if o.cfg.NoPathTimeout, err = parseTime(flagNoPathTimeout, noPath); err != nil {
-			return usagef("--%s %q: use fail, forever or a time in seconds", flagNoPathTimeout, noPath)
+			return usagef("--%s %q: use fail, forever or a time: 120, 500ms or 5m", flagNoPathTimeout, noPath)
 		}
 		if o.cfg.NoPathTimeout == 0 {
 			o.cfg.FailFast = true

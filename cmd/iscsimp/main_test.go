@@ -130,7 +130,7 @@ var badCommandLines = map[string]struct {
 	"name":                  {badLogin("--name", "../x"), "letters, digits"},
 	"wait":                  {badLogin("--wait", "most"), "any, all or a number"},
 	"wait for none":         {badLogin("--wait", "0"), "any, all or a number"},
-	"no-path time":          {badLogin("--no-path-timeout", "soon"), "fail, forever or a time"},
+	"no-path time":          {badLogin("--no-path-timeout", "soon"), "fail, forever or a time: 120"},
 	"negative time":         {badLogin("--fence-timeout", "-1"), "--fence-timeout"},
 	"half a switch":         {badLogin("--hedge", "maybe"), "--hedge"},
 	"hedging without limit": {badLogin("--hedge-budget", "80"), "--hedge-budget"},

@@ -61,12 +61,12 @@ func (t *table) writeTo(w io.Writer) error {
 	if err := tw.Flush(); err != nil {
 		return err
 	}
+	var out bytes.Buffer                    // written in one piece, so that `| head -1` does not end the program by a signal
 	for l := range bytes.Lines(b.Bytes()) { // the writer pads the last column too
-		if _, err := fmt.Fprintln(w, strings.TrimRight(string(l), " \n")); err != nil {
-			return err
-		}
+		fmt.Fprintln(&out, strings.TrimRight(string(l), " \n"))
 	}
-	return nil
+	_, err := w.Write(out.Bytes())
+	return err
 }
 
 // printable replaces what could disturb a terminal or a table.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"strings"
@@ -36,21 +37,21 @@ func runPaths(c *cli.Context) error {
 
 // writePaths prints one headed table a device.
 func writePaths(w io.Writer, devices []deviceStatus) error {
+	var b bytes.Buffer // in one piece, so that `| head -1` does not end it by a signal
 	for i, d := range devices {
 		if i > 0 {
-			fmt.Fprintln(w)
+			fmt.Fprintln(&b)
 		}
-		if _, err := fmt.Fprintln(w, printable(deviceHeading(d))); err != nil {
-			return err
-		}
+		fmt.Fprintln(&b, printable(deviceHeading(d)))
 		if len(d.Paths) == 0 {
 			continue
 		}
-		if err := tableOf(pathColumns, d.Paths).writeTo(w); err != nil {
+		if err := tableOf(pathColumns, d.Paths).writeTo(&b); err != nil {
 			return err
 		}
 	}
-	return nil
+	_, err := w.Write(b.Bytes())
+	return err
 }
 
 // deviceHeading says in one line what the device is and how it does.
