@@ -264,3 +264,24 @@ func TestLargeBlocks(t *testing.T) {
 	assert.True(t, q.done)
 	assert.NoError(t, q.Err)
 }
+
+// The second path takes less in one command than the first: zeros keep to that, too.
+func TestZeroesKeepToTheLeastTransfer(t *testing.T) {
+	r := newRig(t, 2, nil)
+	r.s[1].loginTakes = sec
+	r.d.Start()
+	r.l.run(100 * msec)
+	require.True(t, r.d.ready)
+	small := *r.unit
+	small.limits.MaxTransfer = 8
+	r.s[1].unit = &small
+	r.l.run(2 * sec)
+	require.Equal(t, StateUp, r.state(1))
+	r.s[1].intercept = func(cdb scsi.CDB) (answer, bool) {
+		return sense(scsi.KeyIllegalRequest, scsi.ASCInvalidFieldInCDB), cdb.Opcode() == scsi.OpWrite10 && cdb.Blocks() > 8
+	}
+	r.only(1)
+	require.NoError(t, r.waitFor(r.submit(block.Request{Op: block.OpWriteZeroes, Length: 100 * testBlock})))
+	require.NoError(t, r.waitFor(r.write(0, 100, 1)))
+	r.requireIdle()
+}

@@ -260,6 +260,9 @@ func (m *fenceModel) settle(k modelKey, why string) error {
 			return fmt.Errorf("the logins of the path prove nothing about it: %+v", p)
 		}
 	case "answer", "time":
+		if why == "time" && p.logged && p.gen == k.gen {
+			return fmt.Errorf("the session lives in which the target has it: %+v", p)
+		}
 		// A write that was moved may have gone over the same path again.
 		most := m.ghosts[k] - 1
 		if x := m.writes[k.w]; x != nil && x.sent && x.at == k {
@@ -494,6 +497,12 @@ func TestModelRejects(t *testing.T) {
 			up(m)
 			_ = m.move(one)
 			return m.settle(one, "login")
+		}},
+		"settled by time while its session lives": {play: func(m *fenceModel) error {
+			up(m)
+			_ = m.move(one)
+			_ = m.drop(one)
+			return m.settle(one, "time")
 		}},
 		"settled by time while there is a copy": {play: func(m *fenceModel) error { resent(m); return m.settle(one, "time") }},
 		"settled for nothing":                   {play: func(m *fenceModel) error { resent(m); return m.settle(one, "hope") }},

@@ -64,7 +64,9 @@ func (d *Device) learnFeatures(id *inspection) {
 }
 
 // zeroBlocks is the number of blocks one write of zeros covers.
-func (d *Device) zeroBlocks() uint64 { return uint64(len(d.zeros)) >> d.geo.shift }
+func (d *Device) zeroBlocks() uint64 {
+	return min(uint64(len(d.zeros))>>d.geo.shift, d.geo.maxBlocks) // a path may take less than the first did
+}
 
 // planTrim sets q up to unmap the whole granules of its range. A trim is a
 // hint: what is left over at the ends, and everything on a unit without UNMAP,
