@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/iscsimp/iscsimp/scsi"
@@ -196,7 +197,7 @@ func readClaim(f *os.File) (c claim) {
 func (l *deviceLock) end(failure error) {
 	l.claim.Ended = true
 	if failure != nil {
-		l.claim.Failed = failure.Error()
+		l.claim.Failed = strings.ReplaceAll(failure.Error(), "\n", "; ") // errors that were joined
 	}
 	for _, f := range l.files {
 		_ = writeClaim(f, l.claim) // on a full disk they learn of an end only

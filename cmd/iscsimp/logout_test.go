@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -48,6 +49,7 @@ func TestLogoutByForceIsWhatWasAskedFor(t *testing.T) {
 	assert.Zero(t, r.code, r.stderr)
 	assert.Contains(t, r.stdout, "disk-0: logged out")
 	assert.Contains(t, r.stderr, "may be lost")
+	assert.Equal(t, 1, strings.Count(r.stderr, "\n"), r.stderr)
 	assert.Equal(t, exitError, p.wait())
 }
 
