@@ -50,7 +50,8 @@ type Config struct {
 	// needs milliseconds. 0 means DefaultMaxHandshakes.
 	MaxHandshakes int
 	// MaxConnections is how many clients may use exports at once; one more is
-	// refused with a reason. 0 means DefaultMaxConnections.
+	// refused with a reason. A client that left counts until the device has
+	// finished its requests. 0 means DefaultMaxConnections.
 	MaxConnections int
 	// MaxInflightRequests is how many requests of one connection may be
 	// unanswered, that is received but their reply not yet handed to the

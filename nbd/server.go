@@ -207,8 +207,14 @@ func (s *Server) reserve(e *Export, l limits, remote string) (*conn, error) {
 	if s.closing {
 		return nil, ErrClosed
 	}
-	if s.open >= s.cfg.MaxConnections {
-		return nil, fmt.Errorf("all %d connections of this server are in use: disconnect a client or raise the limit", s.cfg.MaxConnections)
+	// Those that were lost count, too, while the device has requests of theirs: else clients
+	// that come again and again while no path is left would take memory without end.
+	if len(s.conns) >= s.cfg.MaxConnections {
+		left := ""
+		if n := len(s.conns) - s.open; n > 0 {
+			left = fmt.Sprintf(" (%d of them are gone but for requests that the device has not finished)", n)
+		}
+		return nil, fmt.Errorf("all %d connections of this server are in use%s: disconnect a client or raise the limit", s.cfg.MaxConnections, left)
 	}
 	lp := e.Device.Loop()
 	sh := s.shards[lp]

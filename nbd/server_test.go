@@ -225,6 +225,26 @@ func TestClientsThatVanish(t *testing.T) {
 	})
 }
 
+// While the device answers nothing, clients that leave and come again must not pile up
+// requests, and the buffers of these, without end.
+func TestClientsThatComeAgainWhileTheDeviceHangs(t *testing.T) {
+	drivers(t, func(t *testing.T, lp loop.Loop) {
+		s := serve(t, lp, mib, func(cfg *Config, d *memDevice) { cfg.MaxConnections, d.hold = 3, true })
+		for i := range 3 {
+			c := connect(t, s.tcp, "disk")
+			c.write(write(0, 1, 0, make([]byte, 4096)))
+			s.eventually(func() bool { return len(s.dev.queue) == i+1 }, "the write is at the device")
+			require.NoError(t, c.Close())
+			s.eventually(func() bool { return len(s.Snapshot().Connections) == 0 }, "the client is seen to be gone")
+		}
+		require.Equal(t, repErrPolicy, dial(t, s.tcp).choose("disk"))
+		s.on(s.dev.completeAll)
+		c := connect(t, s.tcp, "disk")
+		c.write(req(cmdDisc, 0, 1, 0, 0))
+		c.gone()
+	})
+}
+
 func TestBadMagicDropsOnlyItsConnection(t *testing.T) {
 	drivers(t, func(t *testing.T, lp loop.Loop) {
 		s := serve(t, lp, mib, nil)
