@@ -66,26 +66,18 @@ func runLogin(c *cli.Context) (err error) {
 		return startBackground(c, dir, options.name)
 	}
 	forgetSecrets()
-	lock, err := lockDevice(dir, options.name, options.cfg.Target, options.cfg.LUN)
+	lock, err := options.lock(dir, logger)
 	if err != nil {
 		return err
 	}
 	defer func() { lock.end(err) }()
-	if err := lock.lockState(options.cfg.StateDir, options.cfg.ReadOnly, logger); err != nil {
-		return err
-	}
 	trace, err := openTrace(c)
 	if err != nil {
 		return err
 	}
 	defer trace.close(logger)
 	options.cfg.Logger, options.cfg.Trace = logger, trace.hook()
-	if options.cfg.CHAP.User != "" {
-		warnings, _ := settingsOf(c).checkAccounts() // errors were told when the options were read
-		for _, w := range warnings {
-			logger.Warn(w)
-		}
-	}
+	options.warnOfAccounts(c, logger)
 	ends := newEnding(c.Context, logger.With("device", options.name))
 	defer ends.stop()
 	r := newRunner(options, ends)
@@ -102,6 +94,30 @@ func runLogin(c *cli.Context) (err error) {
 		}
 		return printReady(c, report)
 	})
+}
+
+// lock takes the device for this process.
+func (o *loginOptions) lock(dir string, logger *slog.Logger) (*deviceLock, error) {
+	l, err := lockDevice(dir, o.name, o.cfg.Target, o.cfg.LUN)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.lockState(o.cfg.StateDir, o.cfg.ReadOnly, logger); err != nil {
+		l.release()
+		return nil, err
+	}
+	return l, nil
+}
+
+// warnOfAccounts tells what is doubtful about secrets that are used.
+func (o *loginOptions) warnOfAccounts(c *cli.Context, logger *slog.Logger) {
+	if o.cfg.CHAP.User == "" {
+		return
+	}
+	warnings, _ := settingsOf(c).checkAccounts() // errors were told when the options were read
+	for _, w := range warnings {
+		logger.Warn(w)
+	}
 }
 
 // readyReport is the one line login prints.
