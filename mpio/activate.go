@@ -100,7 +100,11 @@ func (d *Device) activate() {
 	if now-v.next > int64(activateLast) {
 		v.pause = 0
 	}
-	if at := max(v.stranded+int64(grace), v.next); now < at {
+	at := max(v.stranded+int64(grace), v.next)
+	if p.access.otherwise { // another host may have taken it: its turn has to be worth something
+		at = max(at, v.stranded+int64(v.pause)/2)
+	}
+	if now < at {
 		d.loop.SetTimer(&v.timer, at)
 		return
 	}

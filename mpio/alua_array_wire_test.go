@@ -1,6 +1,7 @@
 package mpio_test
 
 import (
+	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,5 +81,48 @@ func TestQuestionHangs(t *testing.T) {
 		w.access(2, optimized, 0)
 		time.Sleep(5 * time.Minute)
 		assert.Equal(t, "ab", w.carriers())
+	})
+}
+
+// TestTwoHostsWantDifferentGroups: each of two hosts reaches one group only, and only one of the
+// groups can carry I/O at a time. They take it from each other, but ever more rarely, and neither
+// starves.
+func TestTwoHostsWantDifferentGroups(t *testing.T) {
+	seedA, seedB := rand.Uint64()|1, rand.Uint64()|1
+	synctest.Test(t, func(t *testing.T) {
+		patient := func(seed uint64) func(*mpio.Config) {
+			return func(c *mpio.Config) { c.NoPathTimeout, c.Seed = -1, seed }
+		}
+		a := newALUAWire(t, asymmetric(scsi.TPGSExplicit, optimized, standby), patient(seedA))
+		b := startHost(t, a.tgt, "b", patient(seedB))
+		b.until(func(s mpio.Snapshot) bool { return s.PathsUp == 1 })
+		hosts, done := []*wire{a, b}, [2]int{}
+		for i, w := range hosts {
+			w.on(func() { require.NoError(t, w.d.SetPath([]string{"b", "a"}[i], mpio.PathOp{Kind: mpio.OpDown})) })
+		}
+		var pending [2]reply
+		for range 2 * 3600 {
+			for i, w := range hosts {
+				if pending[i] == nil {
+					pending[i] = w.submit(block.OpRead, 1, make([]byte, 512))
+				}
+				select {
+				case err := <-pending[i]:
+					require.NoError(t, err)
+					done[i]++
+					pending[i] = nil
+				default:
+				}
+			}
+			time.Sleep(500 * time.Millisecond)
+		}
+		assert.Greater(t, a.tgt.PortGroupSets(0), 6)
+		assert.Less(t, a.tgt.PortGroupSets(0), 30, "in an hour")
+		assert.Greater(t, min(done[0], done[1]), 1000, "%v", done)
+		for i, w := range hosts {
+			w.on(func() { require.NoError(t, w.d.SetPath([]string{"b", "a"}[i], mpio.PathOp{Kind: mpio.OpUp})) })
+		}
+		require.NoError(t, b.leave())
+		a.close()
 	})
 }
