@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/iscsimp/iscsimp/internal/filelock"
 	"github.com/iscsimp/iscsimp/mpio"
 )
 
@@ -81,14 +82,14 @@ func newStateFile(c Config) *stateFile {
 // take off the list what this device relies on.
 func (f *stateFile) claim() error {
 	_ = makeDir(filepath.Dir(f.path)) // if it cannot be made, saving will say so
-	lock, taken := takeLock(f.path + ".lock")
-	if !taken {
+	lock, err := filelock.Take(f.path+".lock", lockPatience)
+	if err == nil && lock == nil {
 		return &Error{
 			Kind: KindOther, Msg: "target " + f.device.Target + " LUN " + f.device.LUN + " is in use with the state folder " + filepath.Dir(f.path) + " already",
 			Hint: "close it there first; a second use at the same time needs another initiator name and another state folder",
 		}
 	}
-	f.lock = lock
+	f.lock = lock // nil on a file system without locks, or in a folder that cannot be written to: it does without
 	return nil
 }
 
@@ -101,7 +102,7 @@ func (f *stateFile) release() {
 	end := func() {
 		defer f.mu.Unlock()
 		f.closed = true
-		_ = os.Remove(f.lock.Name()) // while it is locked: see isAt
+		_ = os.Remove(f.lock.Name()) // while it is locked: see filelock.Names
 		_ = f.lock.Close()
 	}
 	if f.mu.TryLock() {

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/iscsimp/iscsimp/internal/filelock"
 )
 
 // endWatch waits for the end of the process that runs a device. It keeps the
@@ -26,7 +28,7 @@ func (w *endWatch) holder() (c claim, running bool) {
 	if w == nil {
 		return c, false
 	}
-	taken, err := tryLock(w.file)
+	taken, err := filelock.Try(w.file)
 	if err != nil {
 		return c, false
 	}
@@ -41,7 +43,7 @@ func (w *endWatch) wait(ctx context.Context) (claim, error) {
 		c, running := w.holder()
 		if !running {
 			// A process that does not note its end at least removes the file in order.
-			c.Ended = c.Ended || !hasLocks || !stillAt(w.file, w.file.Name())
+			c.Ended = c.Ended || !filelock.Supported || !filelock.Names(w.file, w.file.Name())
 			return c, nil
 		}
 		select {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/iscsimp/iscsimp/internal/filelock"
 	"github.com/iscsimp/iscsimp/scsi"
 )
 
@@ -64,7 +65,7 @@ func deviceLockFile(target string, lun scsi.LUN) string {
 
 // take adds one file to the lock, or says who has it.
 func (l *deviceLock) take(path string) error {
-	f, holder, err := lockPatiently(path, l.claim)
+	f, holder, err := lockFile(path, l.claim, lockPatience)
 	if err != nil {
 		return err
 	}
@@ -84,7 +85,7 @@ func (l *deviceLock) lockState(stateDir string, readOnly bool, logger *slog.Logg
 		return nil
 	}
 	path := filepath.Join(stateDir, deviceLockFile(l.claim.Target, scsi.LUN(l.claim.LUN)))
-	if slices.ContainsFunc(l.files, func(f *os.File) bool { return stillAt(f, path) }) {
+	if slices.ContainsFunc(l.files, func(f *os.File) bool { return filelock.Names(f, path) }) {
 		return nil // it is the runtime folder
 	}
 	err := os.MkdirAll(stateDir, 0o755)
@@ -121,44 +122,21 @@ func alreadyRunning(mine, holder claim) error {
 // anybody else does.
 const lockPatience = 300 * time.Millisecond
 
-// lockPatiently is lockFile, but takes a held lock for held only after a while.
-func lockPatiently(path string, c claim) (f *os.File, holder claim, err error) {
-	for deadline := time.Now().Add(lockPatience); ; time.Sleep(10 * time.Millisecond) {
-		f, holder, err = lockFile(path, c)
-		if f != nil || err != nil || time.Now().After(deadline) {
-			return f, holder, err
-		}
-	}
-}
-
 // lockFile locks the file at path and writes c into it. If another process
-// holds it, f is nil and holder is that process's claim.
-func lockFile(path string, c claim) (f *os.File, holder claim, err error) {
-	for {
-		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-		if err != nil {
-			return nil, holder, err
-		}
-		taken, err := tryLock(f)
-		if err != nil {
-			f.Close()
-			return nil, holder, err
-		}
-		if !taken {
-			holder = readClaim(f)
-			f.Close()
-			return nil, holder, nil
-		}
-		if !stillAt(f, path) { // the former holder removed it between open and lock
-			f.Close()
-			continue
-		}
-		if err := writeClaim(f, c); err != nil {
-			f.Close()
-			return nil, holder, err
-		}
-		return f, c, nil
+// holds it, and goes on to as long as patience says, f is nil and holder is that process's claim.
+func lockFile(path string, c claim, patience time.Duration) (f *os.File, holder claim, err error) {
+	f, err = filelock.Take(path, patience)
+	switch {
+	case err != nil:
+		return nil, holder, err
+	case f == nil:
+		return nil, claimAt(path), nil
 	}
+	if err := writeClaim(f, c); err != nil {
+		f.Close()
+		return nil, holder, err
+	}
+	return f, c, nil
 }
 
 // writeClaim replaces what stands in a lock file.
@@ -174,14 +152,14 @@ func writeClaim(f *os.File, c claim) error {
 	return err
 }
 
-// stillAt reports whether path names the open file f.
-func stillAt(f *os.File, path string) bool {
-	a, err := f.Stat()
+// claimAt is readClaim of the file at path.
+func claimAt(path string) (c claim) {
+	f, err := os.Open(path)
 	if err != nil {
-		return false
+		return c // its holder has just ended
 	}
-	b, err := os.Stat(path)
-	return err == nil && os.SameFile(a, b)
+	defer f.Close()
+	return readClaim(f)
 }
 
 func readClaim(f *os.File) (c claim) {
@@ -208,7 +186,7 @@ func (l *deviceLock) end(failure error) {
 // release removes the files and gives the locks back.
 func (l *deviceLock) release() {
 	for _, f := range l.files {
-		os.Remove(f.Name()) // while it is still locked: see stillAt
+		os.Remove(f.Name()) // while it is still locked: see filelock.Names
 		f.Close()
 	}
 	l.files = nil
@@ -224,7 +202,7 @@ func holderOf(dir, name string) (c claim, running bool) {
 // removeStale removes the sockets a dead process left under name. A running
 // process, or one that is just starting, keeps its own.
 func removeStale(dir, name string) {
-	f, _, err := lockFile(filepath.Join(dir, name+lockSuffix), claim{PID: os.Getpid(), Name: name})
+	f, _, err := lockFile(filepath.Join(dir, name+lockSuffix), claim{PID: os.Getpid(), Name: name}, 0)
 	if err != nil || f == nil {
 		return
 	}

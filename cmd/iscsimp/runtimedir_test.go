@@ -137,7 +137,7 @@ func TestLocksUnderContention(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 200 {
-				f, _, err := lockFile(filepath.Join(dir, "x"), claim{PID: 1})
+				f, _, err := lockFile(filepath.Join(dir, "x"), claim{PID: 1}, 0)
 				if !assert.NoError(t, err) {
 					return
 				}
@@ -160,7 +160,7 @@ func TestLocksUnderContention(t *testing.T) {
 
 func TestALockHeldForAMomentIsNoDevice(t *testing.T) {
 	dir := shortdir.New(t)
-	f, _, err := lockFile(filepath.Join(dir, "x"+lockSuffix), claim{})
+	f, _, err := lockFile(filepath.Join(dir, "x"+lockSuffix), claim{}, 0)
 	require.NoError(t, err)
 	done := make(chan struct{})
 	go func() {

@@ -66,7 +66,7 @@ func saveSteering(name, portal string, cmd pathCommand) (string, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return "", err
 	}
-	lock, _, err := lockPatiently(path+lockSuffix, claim{PID: os.Getpid()})
+	lock, _, err := lockFile(path+lockSuffix, claim{PID: os.Getpid()}, lockPatience)
 	if err != nil {
 		return "", err
 	}

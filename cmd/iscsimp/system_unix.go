@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"os"
 	"syscall"
 
@@ -21,26 +20,6 @@ func ownedByMe(path string) bool {
 	}
 	sys, ok := st.Sys().(*syscall.Stat_t)
 	return ok && int(sys.Uid) == os.Geteuid()
-}
-
-// hasLocks: tryLock can tell whether another process has a file.
-const hasLocks = true
-
-// tryLock takes the exclusive lock of f without waiting. The system gives it
-// back when the process ends, however it ends.
-func tryLock(f *os.File) (taken bool, err error) {
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		switch {
-		case err == nil:
-			return true, nil
-		case errors.Is(err, unix.EINTR):
-			continue
-		case errors.Is(err, unix.EWOULDBLOCK):
-			return false, nil
-		}
-		return false, os.NewSyscallError("flock", err)
-	}
 }
 
 // openFileLimit is the number of files this process may have open.
