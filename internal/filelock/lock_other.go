@@ -4,7 +4,7 @@ package filelock
 
 import "os"
 
-// Supported: there are no locks here.
+// Supported says that there are no locks here.
 const Supported = false
 
 // Try takes nothing here, and says that it did.

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Supported: Try can tell whether another process has a file.
+// Supported says that Try can tell whether another process has a file.
 const Supported = true
 
 // Try takes the exclusive lock of f without waiting; taken is false if another has it, in
