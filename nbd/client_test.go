@@ -140,6 +140,11 @@ func serve(t testing.TB, lp loop.Loop, size uint64, change func(*Config, *memDev
 	for _, ln := range []net.Listener{tcp, unix} {
 		go func() { ended <- srv.Serve(ln) }()
 	}
+	s.eventually(func() bool { // a Serve that begins after Close has another outcome
+		srv.mu.Lock()
+		defer srv.mu.Unlock()
+		return len(srv.listeners) == 2
+	}, "both listeners are served")
 	t.Cleanup(func() {
 		ctx, cancel := contextWithTimeout(t)
 		defer cancel()

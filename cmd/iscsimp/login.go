@@ -221,7 +221,7 @@ func (r *runner) serve(dev *initiator.Device) (*nbd.Server, error) {
 // accept serves one listener until the server is closed.
 func (r *runner) accept(server *nbd.Server, l net.Listener) {
 	go func() {
-		if err := server.Serve(l); err != nil {
+		if err := server.Serve(l); err != nil && !errors.Is(err, nbd.ErrClosed) { // closed before it began
 			r.ends.fail(fmt.Errorf("the export at %s failed: %w", l.Addr(), err))
 		}
 	}()
