@@ -158,7 +158,8 @@ func (c *conn) enterFull(v pdu.LoginResponseView) {
 }
 
 // loginFailed turns the negotiation's error into the session's, and follows
-// redirects (RFC 7143 §11.13.5: the initiator MUST follow TargetAddress).
+// redirects of the session's first login (RFC 7143 §11.13.5: the initiator MUST
+// follow TargetAddress).
 func (c *conn) loginFailed(err error) *Error {
 	s := c.s
 	e := &Error{Kind: KindProtocol, Portal: s.portal(), SentTo: s.sentTo, Msg: err.Error()}
@@ -172,6 +173,11 @@ func (c *conn) loginFailed(err error) *Error {
 		c.refusedCHAP(le)
 	}
 	if le.Redirect == "" {
+		return e
+	}
+	if s.memberOf(c) != nil { // it is to join the session where that is, and nowhere else
+		e.Msg = fmt.Sprintf("a further connection of the session is sent on to %s", le.Redirect)
+		e.Hint = "the portals of one session must not redirect its connections; use one connection per portal"
 		return e
 	}
 	if s.redirects >= maxRedirects {

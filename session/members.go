@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/iscsimp/iscsimp/internal/serial"
@@ -107,7 +108,7 @@ func (s *Session) tickMembers(now int64) {
 		switch {
 		case s.state != StateLoggedIn:
 			return
-		case m.state == memberIdle && now >= m.retryAt && s.logoutAt == 0:
+		case m.state == memberIdle && now >= m.retryAt && s.mayGrow():
 			s.join(m, now)
 		case m.state == memberJoining && now >= m.deadline:
 			s.joinTimedOut(m, now)
@@ -128,8 +129,8 @@ func (s *Session) nextMember() int64 {
 		due := m.deadline
 		switch m.state {
 		case memberIdle:
-			if due = m.retryAt; s.logoutAt != 0 {
-				due = 0 // nobody joins a session that is being left
+			if due = m.retryAt; !s.mayGrow() {
+				due = 0
 			}
 		case memberUp:
 			due = m.conn.nextKeepAlive()
@@ -147,11 +148,15 @@ func earlier(a, b int64) int64 {
 	return a
 }
 
-// join dials one more connection.
+// mayGrow reports whether connections may join: not when the session is being left,
+// or given up. A dial or a login would hold its end up, and with it all its commands.
+func (s *Session) mayGrow() bool { return s.logoutAt == 0 && !s.logoutSent && s.downFor == nil }
+
+// join dials one more connection, to where the login that made the session was sent.
 func (s *Session) join(m *member, now int64) {
 	m.state, m.conn, m.retryAt = memberJoining, newConn(s, m.cid), 0
 	m.deadline = now + int64(s.cfg.LoginTimeout)
-	s.env.Dial(s.cfg.Portal, s.cfg.LoginTimeout, m.conn)
+	s.env.Dial(cmp.Or(s.sentTo, s.cfg.Portal), s.cfg.LoginTimeout, m.conn)
 }
 
 func (s *Session) joinTimedOut(m *member, now int64) {
@@ -182,7 +187,7 @@ func (s *Session) memberClosed(m *member, reason *Error) bool {
 	c := m.conn
 	wasUp := m.state == memberUp
 	if !wasUp {
-		m.conn = nil
+		m.conn, m.state = nil, memberIdle
 	}
 	if s.state == StateClosing || s.logoutSent {
 		// The others close as the target carries the Logout out; the one that carried
@@ -398,6 +403,7 @@ func (s *Session) sendAgain(t *task) {
 	c := s.pick()
 	t.conn, t.next, t.inNext, t.dataSN, t.r2tSN = c, 0, 0, 0, 0
 	t.asked, t.got = nil, nil
+	t.halted, t.denied = nil, false // the function that halted it went down with its connection
 	if t.cmd != nil {
 		c.sendCommand(t)
 		return

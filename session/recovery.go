@@ -12,7 +12,7 @@ import (
 
 // dial begins a login attempt.
 func (s *Session) dial() {
-	s.redirects, s.sentTo, s.via = 0, "", ""
+	s.redirects, s.redirect, s.sentTo, s.via = 0, "", "", ""
 	s.dialTo(s.cfg.Portal)
 }
 

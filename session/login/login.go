@@ -190,6 +190,8 @@ func (m *Machine) checkHeader(resp pdu.LoginResponse) error {
 		return protocolError("the target sets both the T and the C bit in a login response")
 	case resp.Transit && m.stage == pdu.StageSecurity && !m.auth.mayEnd():
 		return unauthenticated()
+	case m.cfg.TSIH != 0 && resp.TSIH != 0 && resp.TSIH != m.cfg.TSIH: // §11.13.3; targets that leave it out are borne with
+		return protocolError("the target answers for another session (TSIH %d) than the one to be joined (%d)", resp.TSIH, m.cfg.TSIH)
 	case resp.Transit && resp.NSG != m.nextStage():
 		return protocolError("the target goes to login stage %d instead of %d", resp.NSG, m.nextStage())
 	}
