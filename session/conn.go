@@ -57,8 +57,11 @@ type conn struct {
 	// backlog is set while the socket takes less than we have; bytes it takes
 	// then prove that the peer reads.
 	backlog bool
-	replies int // answers to pings queued since the send queue was last empty
-	waiting int // tasks answered whose data is still in the send queue
+	// How many answers that the target can ask for without end were queued since the
+	// send queue ended at replyMark, which has not left yet; see reply.
+	replies   int
+	replyMark uint64
+	waiting   int // tasks answered whose data is still in the send queue
 }
 
 func newConn(s *Session, cid uint16) *conn {
@@ -78,9 +81,7 @@ func (c *conn) DidWrite(n int) {
 	if c.backlog {
 		c.lastTaken = s.env.Now()
 	}
-	if c.backlog = c.out.pending() > 0; !c.backlog {
-		c.replies = 0
-	}
+	c.backlog = c.out.pending() > 0
 	if c.waiting > 0 {
 		c.completeWaiting()
 	}

@@ -312,3 +312,50 @@ func opcodes(headers []pdu.BHS) (ops []pdu.Opcode) {
 	}
 	return ops
 }
+
+// TestUnreadAcknowledgements: a target that wants one for each of many Data-Ins
+// without data, and never reads, does not fill the memory.
+func TestUnreadAcknowledgements(t *testing.T) {
+	w := newWorld(t)
+	w.quick()
+	w.s.params.ErrorRecoveryLevel = 2
+	require.True(t, w.s.Submit(&Command{Owner: w, Dir: DirRead, Data: make([]byte, 512)}))
+	p := pdu.DataIn{Ack: true, ITT: w.s.tasks.first().itt, TTT: 5, ExpCmdSN: 2, MaxCmdSN: 9}
+	for ; w.aborted == nil; p.DataSN++ {
+		require.LessOrEqual(t, p.DataSN, uint32(maxAcks))
+		w.feed(p.AppendTo(nil), pdu.BHSLen)
+	}
+	require.ErrorContains(t, w.aborted, "reads none")
+}
+
+// TestUnreadTextRequests: the same with an answer in many parts, all of them empty.
+func TestUnreadTextRequests(t *testing.T) {
+	w := newWorld(t)
+	w.s.cfg.Discovery = true
+	w.quick()
+	w.s.SendTargets(func([]TargetInfo, *Error) {})
+	p := pdu.TextResponse{Continue: true, ITT: w.s.text.itt, TTT: 9, ExpCmdSN: 2, MaxCmdSN: 1 << 20}
+	for n := uint32(0); w.aborted == nil; n++ {
+		require.LessOrEqual(t, n, uint32(maxReplies))
+		p.StatSN = 102 + n
+		w.feed(p.AppendTo(nil), pdu.BHSLen)
+	}
+	require.ErrorContains(t, w.aborted, "reads no requests")
+}
+
+// TestPingsUnderLoad: a send queue that is never empty, but moves, does not make
+// the answers to pings pile up, however many there are.
+func TestPingsUnderLoad(t *testing.T) {
+	w := newWorld(t)
+	w.quick()
+	w.drainOutput()
+	ping := pdu.NOPIn{ITT: pdu.ReservedTag, TTT: 5, StatSN: 103, ExpCmdSN: 1, MaxCmdSN: 9}
+	raw := ping.AppendTo(nil)
+	w.feed(raw, pdu.BHSLen)
+	for range 2 * maxReplies {
+		w.feed(raw, pdu.BHSLen)
+		w.h.DidWrite(pdu.BHSLen)
+		require.Positive(t, w.s.conn.out.pending())
+	}
+	require.Nil(t, w.aborted)
+}

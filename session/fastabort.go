@@ -74,7 +74,7 @@ func (c *conn) terminating(v pdu.AsyncView) error {
 		return nil
 	}
 	s.log.Info("target ends all commands to a unit", "lun", scsi.LUN(v.LUN()).String())
-	if c.replies++; c.replies > maxReplies {
+	if !c.reply(maxReplies) {
 		return c.protocolErr("the target keeps sending events but reads no answers")
 	}
 	c.acknowledge(v.LUN())

@@ -151,6 +151,20 @@ func (c *conn) sendNOP(p pdu.NOPOut) {
 // targets that ask without ever reading.
 const maxReplies = 4096
 
+// maxAcks is the same for what a target asks for with each piece of data.
+const maxAcks = 65536
+
+// reply counts an answer that is about to be queued, and reports whether fewer than
+// limit of them wait. Under load the queue may never be empty: what counts is that
+// it moves.
+func (c *conn) reply(limit int) bool {
+	if c.out.sent > c.replyMark {
+		c.replies, c.replyMark = 0, c.out.queued
+	}
+	c.replies++
+	return c.replies <= limit
+}
+
 // nopIn handles an answer to our ping, or a ping of the target (§11.19).
 func (c *conn) nopIn(v pdu.NOPInView) error {
 	s := c.s
@@ -163,7 +177,7 @@ func (c *conn) nopIn(v pdu.NOPInView) error {
 	if v.TTT() == pdu.ReservedTag || s.logoutSent {
 		return nil // the target only told its numbers, or we are leaving
 	}
-	if c.replies++; c.replies > maxReplies {
+	if !c.reply(maxReplies) {
 		return c.protocolErr("the target keeps sending pings but reads no answers")
 	}
 	c.sendNOP(pdu.NOPOut{Immediate: true, ITT: pdu.ReservedTag, TTT: v.TTT(), LUN: v.LUN(), CmdSN: s.cmdSN})

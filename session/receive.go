@@ -121,7 +121,9 @@ func (c *conn) dataInDone(t *task, v pdu.DataInView) error {
 	}
 	t.inNext += uint32(v.DataLen())
 	if v.Ack() && c.s.params.ErrorRecoveryLevel > 0 {
-		c.acknowledgeData(v)
+		if err := c.acknowledgeData(v); err != nil {
+			return err
+		}
 	}
 	if !v.HasStatus() {
 		return nil
@@ -147,9 +149,12 @@ func (c *Command) moved(under, over bool, residual uint32) {
 }
 
 // acknowledgeData answers the A bit of a Data-In (RFC 7143 §11.7.2, §11.16).
-func (c *conn) acknowledgeData(v pdu.DataInView) {
+func (c *conn) acknowledgeData(v pdu.DataInView) error {
 	if c.s.logoutSent { // nothing may follow a logout
-		return
+		return nil
+	}
+	if !c.reply(maxAcks) { // PDUs without data can want one, too
+		return c.protocolErr("the target keeps asking for acknowledgements but reads none")
 	}
 	start := c.header()
 	p := pdu.SNACK{
@@ -159,6 +164,7 @@ func (c *conn) acknowledgeData(v pdu.DataInView) {
 	c.out.chunk.buf = p.AppendTo(c.out.chunk.buf)
 	c.seal(start)
 	c.flush()
+	return nil
 }
 
 // scsiResponse completes a command (RFC 7143 §11.4).
@@ -279,8 +285,12 @@ func (c *conn) async(v pdu.AsyncView, data []byte) error {
 		// A renegotiation is answered by a fresh login, which settles everything anew.
 		wait := time.Duration(v.Param3()) * time.Second
 		s.log.Info("target asks for a logout", "within", wait)
-		// The Logout leaves in any case, in time for its answer (§11.9.1).
-		s.logoutAt = s.env.Now() + int64(max(wait*3/4, 100*time.Millisecond))
+		if s.logoutSent {
+			return nil // that its answer is late is not to be excused by asking again
+		}
+		// The Logout leaves in any case, in time for its answer (§11.9.1). Asking again
+		// does not put it off.
+		s.logoutAt = earlier(s.logoutAt, s.env.Now()+int64(max(wait*3/4, 100*time.Millisecond)))
 		s.rearm()
 		s.drained()
 	case pdu.AsyncConnectionDrop:

@@ -114,6 +114,9 @@ func (c *conn) textResponse(v pdu.TextResponseView, data []byte) error {
 	if v.TTT() == pdu.ReservedTag {
 		return c.protocolErr("the target breaks a text answer off in the middle")
 	}
+	if !c.reply(maxReplies) {
+		return c.protocolErr("the target keeps sending parts of a text answer but reads no requests for them")
+	}
 	x.held, x.ttt, x.lun = true, v.TTT(), v.LUN()
 	s.resumeText()
 	return nil
