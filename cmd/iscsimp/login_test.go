@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -358,6 +359,9 @@ func TestLoginInTheBackground(t *testing.T) {
 // TestHangupOfAService: without a terminal SIGHUP asks for settings to be read
 // again, and never means that the disk shall go.
 func TestHangupOfAService(t *testing.T) {
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGHUP) // else the process ignores it where nohup runs the tests
+	defer signal.Stop(caught)
 	tgt := startTarget(t, iscsitest.Config{})
 	dir := shortdir.New(t)
 	out, err := self(t.Context(), loginArgs(tgt, dir, "--background")...).Output()
