@@ -38,7 +38,7 @@ func TestTgtdSeveralConnections(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, sessions, 1, shown)
 		require.NoError(t, target.DropConnection(sessions[0]))
-		waitPaths(t, device, "loss noticed", func(peer.DeviceStatus) bool { return strings.Count(device.Output(), "connection lost") > round })
+		waitPaths(t, device, "loss noticed", func(s peer.DeviceStatus) bool { return s.Paths[0].Losses > uint64(round) })
 		waitPaths(t, device, "four connections again", haveConnections(4))
 	}
 	stats := load.finish()

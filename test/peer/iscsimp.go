@@ -61,6 +61,7 @@ type PathStatus struct {
 	P99Seconds float64 `json:"p99_seconds"`
 	InFlight   int     `json:"in_flight"`
 	Retries    uint64  `json:"retries"`
+	Losses     uint64  `json:"losses"` // of the session
 
 	Connections int `json:"connections"` // logged in
 }
