@@ -62,21 +62,13 @@ func (v *activation) init(d *Device) {
 // giveUp ends the command under way, which is not answered.
 func (v *activation) giveUp() {
 	p := v.path
-	drop := func() {
+	p.abortOr(&v.cmd, func() bool { return v.busy && v.path == p }, func() {
 		p.sess.Drop(&session.Error{
 			Kind: session.KindTimeout, Portal: p.cfg.Portal,
 			Msg:  v.cmd.CDB.Name() + " was not answered, and could not be aborted",
 			Hint: "the target's controllers may hang: see its log",
 		})
-	}
-	gen := p.gen
-	if !p.sess.AbortTask(&v.cmd, func(r session.TMFResult) {
-		if v.busy && v.path == p && p.gen == gen && !r.Ended() {
-			drop()
-		}
-	}) {
-		drop()
-	}
+	})
 }
 
 // activate makes a group optimized if that is what it takes.

@@ -162,3 +162,16 @@ func failure(r session.TMFResult) error {
 	}
 	return r.Err
 }
+
+// abortOr has a command of our own aborted that is not answered. If that cannot be asked
+// for, or does not end it, while it is still waited for in the same session, otherwise is called.
+func (p *path) abortOr(c *session.Command, waits func() bool, otherwise func()) {
+	gen := p.gen
+	if !p.sess.AbortTask(c, func(r session.TMFResult) {
+		if p.gen == gen && waits() && !r.Ended() {
+			otherwise()
+		}
+	}) {
+		otherwise()
+	}
+}

@@ -72,11 +72,8 @@ func (latency) pick(d *Device, cands []*path, o *io) *path {
 // not stall of late: what befell a path will do so again sooner than one that it
 // spared. Scouts see whether it goes on.
 func (d *Device) calmer(p, chosen *path, n *int, now int64) bool {
-	if p.inflight != chosen.inflight || p.health.stallEnd == chosen.health.stallEnd {
-		return d.fewer(p, chosen, n)
-	}
 	is, was := p.stalledSince(now-stallSpan), chosen.stalledSince(now-stallSpan)
-	if is == was {
+	if p.inflight != chosen.inflight || is == was {
 		return d.fewer(p, chosen, n)
 	}
 	if was {

@@ -101,14 +101,7 @@ func (q *portQuery) onTimer() {
 		q.ask()
 		return
 	}
-	gen := q.p.gen
-	if !q.p.sess.AbortTask(&q.cmd, func(r session.TMFResult) {
-		if q.busy && q.p.gen == gen && !r.Ended() {
-			q.takeBack()
-		}
-	}) {
-		q.takeBack()
-	}
+	q.p.abortOr(&q.cmd, func() bool { return q.busy }, q.takeBack)
 }
 
 // takeBack gives up a question that is neither answered nor aborted. The session

@@ -105,7 +105,8 @@ func (c *conn) closeReason(err error) *Error {
 	if errors.As(err, &own) {
 		return own
 	}
-	e := &Error{Kind: KindTransport, Portal: c.s.portal(), SentTo: c.s.sentTo, Err: err}
+	e := c.s.err(KindTransport, "")
+	e.Err = err
 	c.hungUp = errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
 	switch {
 	case c.phase == phaseLogin && !c.heard:

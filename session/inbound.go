@@ -1,8 +1,6 @@
 package session
 
 import (
-	"fmt"
-
 	"github.com/iscsimp/iscsimp/pdu"
 )
 
@@ -235,8 +233,7 @@ func (in *inbound) forget(t *task) {
 }
 
 func (c *conn) protocolErr(format string, args ...any) *Error {
-	return &Error{
-		Kind: KindProtocol, Portal: c.s.portal(), SentTo: c.s.sentTo, Msg: fmt.Sprintf(format, args...),
-		Hint: "the connection is dropped; if this repeats, something on the way corrupts data or the target is faulty",
-	}
+	e := c.s.err(KindProtocol, format, args...)
+	e.Hint = "the connection is dropped; if this repeats, something on the way corrupts data or the target is faulty"
+	return e
 }

@@ -162,7 +162,7 @@ func (c *conn) enterFull(v pdu.LoginResponseView) {
 // follow TargetAddress).
 func (c *conn) loginFailed(err error) *Error {
 	s := c.s
-	e := &Error{Kind: KindProtocol, Portal: s.portal(), SentTo: s.sentTo, Msg: err.Error()}
+	e := s.err(KindProtocol, "%v", err)
 	var le *login.Error
 	if !errors.As(err, &le) {
 		return e

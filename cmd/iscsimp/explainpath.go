@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -17,7 +16,7 @@ func explainPath(d deviceStatus, p pathStatus, best string) string {
 		s = fmt.Sprintf("carries I/O, though there was none in the last seconds; %s for %s: %s.", p.State, formatAge(p.SinceSeconds), p.Reason)
 	}
 	switch c := p.Cost; {
-	case slices.Contains([]string{"round-robin", "round-robin-subset", "least-bytes", "weighted"}, d.Policy):
+	case goesByWeight(d.Policy):
 		s += fmt.Sprintf(" Weight %d.", p.Weight)
 	case d.Policy != "latency":
 	case c.Known:

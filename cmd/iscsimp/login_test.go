@@ -331,13 +331,18 @@ func TestTheReaderOfTheReadyLineMayGoAway(t *testing.T) {
 	require.NoError(t, cmd.Wait())
 }
 
+// loginInBackground logs in to tgt in a process that goes on by itself.
+func loginInBackground(t *testing.T, tgt *iscsitest.Target, dir string) (ready readyReport) {
+	out, err := self(t.Context(), loginArgs(tgt, dir, "--background")...).Output()
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(out, &ready))
+	return ready
+}
+
 func TestLoginInTheBackground(t *testing.T) {
 	tgt := startTarget(t, iscsitest.Config{})
 	dir := shortdir.New(t)
-	out, err := self(t.Context(), loginArgs(tgt, dir, "--background")...).Output()
-	require.NoError(t, err)
-	var ready readyReport
-	require.NoError(t, json.Unmarshal(out, &ready))
+	ready := loginInBackground(t, tgt, dir)
 	greets(t, "unix", filepath.Join(dir, "disk-0"+exportSuffix))
 	assert.NotEqual(t, os.Getpid(), ready.PID)
 
@@ -364,10 +369,7 @@ func TestHangupOfAService(t *testing.T) {
 	defer signal.Stop(caught)
 	tgt := startTarget(t, iscsitest.Config{})
 	dir := shortdir.New(t)
-	out, err := self(t.Context(), loginArgs(tgt, dir, "--background")...).Output()
-	require.NoError(t, err)
-	var ready readyReport
-	require.NoError(t, json.Unmarshal(out, &ready))
+	ready := loginInBackground(t, tgt, dir)
 	process, err := os.FindProcess(ready.PID)
 	require.NoError(t, err)
 	require.NoError(t, process.Signal(syscall.SIGHUP))

@@ -78,12 +78,17 @@ func runPath(c *cli.Context) error {
 	return err
 }
 
+// goesByWeight reports whether the weights of paths count for a policy.
+func goesByWeight(policy string) bool {
+	return slices.Contains([]string{"round-robin", "round-robin-subset", "least-bytes", "weighted"}, policy)
+}
+
 // notes tells what somebody may not have meant who gave the command; now is the
 // device after it.
 func (p pathCommand) notes(now deviceStatus) []string {
 	var list []string
 	switch {
-	case p.Action == "weight" && !slices.Contains([]string{"round-robin", "round-robin-subset", "least-bytes", "weighted"}, now.Policy):
+	case p.Action == "weight" && !goesByWeight(now.Policy):
 		list = append(list, fmt.Sprintf("the policy %s does not go by weights; `iscsimp path %s policy weighted` and others do", now.Policy, now.Name))
 	case p.Action == "priority" && now.Policy == "round-robin":
 		list = append(list, fmt.Sprintf("the policy round-robin uses all paths, whatever their priority; `iscsimp path %s policy round-robin-subset` does not", now.Name))
